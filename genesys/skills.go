@@ -1,0 +1,142 @@
+package genesys
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+// An UnknownSkillError is a patch that was refused while some of its skills do not exist in the
+// organization. It is [ErrUnknownSkill].
+type UnknownSkillError struct {
+	Names   []string            // skills that the organization does not have
+	Nearest map[string][]string // up to three that it has, for each name, the likeliest first
+	Err     error               // the refusal
+}
+
+func (e *UnknownSkillError) Error() string {
+	said := make([]string, len(e.Names))
+	for i, name := range e.Names {
+		said[i] = fmt.Sprintf("%q", name)
+		if near := e.Nearest[name]; len(near) > 0 {
+			said[i] += fmt.Sprintf(" (did you mean %q?)", near)
+		}
+	}
+	return fmt.Sprintf("genesys: unknown skill %s: %v", strings.Join(said, ", "), e.Err)
+}
+
+// Unwrap returns the refusal.
+func (e *UnknownSkillError) Unwrap() error { return e.Err }
+
+// Is reports whether target is [ErrUnknownSkill].
+func (e *UnknownSkillError) Is(target error) bool { return target == ErrUnknownSkill }
+
+// explainSkills finds out whether a patch was refused for a skill that does not exist. Which
+// code the platform uses for that is not documented, so the list of all skills decides.
+func (c *Client) explainSkills(ctx context.Context, wanted []Skill, err error) error {
+	e, ok := errors.AsType[*Error](err)
+	if !ok || e.Op != opPatch || e.Status != http.StatusBadRequest || e.stale() {
+		return err
+	}
+	known, listErr := c.SkillNames(ctx)
+	if listErr != nil {
+		return err // the refusal stands, explained or not
+	}
+	unknown := &UnknownSkillError{Nearest: map[string][]string{}, Err: err}
+	for _, s := range wanted {
+		if !slices.Contains(known, s.Name) { // case matters
+			unknown.Names = append(unknown.Names, s.Name)
+			unknown.Nearest[s.Name] = nearest(s.Name, known)
+		}
+	}
+	if unknown.Names == nil {
+		return err
+	}
+	return unknown
+}
+
+// A skillList is what SkillNames keeps.
+type skillList struct {
+	names []string
+	until time.Time // zero: never read
+}
+
+// SkillNames returns the names of all skills of the organization, sorted. The list is kept for
+// ten minutes. Only the routing-skills profile has one.
+func (c *Client) SkillNames(ctx context.Context) ([]string, error) {
+	profile, err := c.Discover(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if profile != RoutingSkills {
+		return nil, fmt.Errorf("%w: the %s profile has no list of skills", ErrBadRequest, profile)
+	}
+	fresh := func(l skillList) bool { return time.Now().Before(l.until) }
+	l, err := c.skills.get(ctx, opSkills, fresh, c.listSkills)
+	return slices.Clone(l.names), err
+}
+
+func (c *Client) listSkills(ctx context.Context) (skillList, error) {
+	skills, err := c.list(ctx, opSkills, "/api/v2/routing/skills", 100)
+	if err != nil {
+		return skillList{}, err
+	}
+	l := skillList{until: time.Now().Add(10 * time.Minute)}
+	for _, s := range skills {
+		if s.State != deleted {
+			l.names = append(l.names, s.Name)
+		}
+	}
+	slices.Sort(l.names)
+	return l, nil
+}
+
+// nearest returns up to three of known that could have been meant by name, the likeliest first.
+func nearest(name string, known []string) []string {
+	type candidate struct {
+		name     string
+		distance int
+	}
+	var candidates []candidate
+	folded := []rune(strings.ToLower(name))
+	for _, k := range known {
+		// Beyond half of its letters changed, another name was meant.
+		if d := distance(folded, []rune(strings.ToLower(k))); d <= len(folded)/2 {
+			candidates = append(candidates, candidate{k, d})
+		}
+	}
+	slices.SortFunc(candidates, func(a, b candidate) int {
+		return cmp.Or(a.distance-b.distance, strings.Compare(a.name, b.name))
+	})
+	var names []string
+	for _, c := range candidates[:min(3, len(candidates))] {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+// distance is Levenshtein's: how many letters to insert, remove or change to make b of a.
+func distance(a, b []rune) int {
+	row := make([]int, len(b)+1) // the distances of a[:i] to each start of b
+	for j := range row {
+		row[j] = j
+	}
+	for i, ra := range a {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j, rb := range b {
+			changed := diagonal
+			if ra != rb {
+				changed++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(changed, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
