@@ -1,0 +1,228 @@
+package queue
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// A Status is what an operator wants to know about the queue at one moment.
+type Status struct {
+	At          time.Time         `json:"at"`      // by the broker's clock
+	Backlog     uint64            `json:"backlog"` // records not settled: Waiting, InFlight and Orphans
+	Waiting     uint64            `json:"waiting"`
+	InFlight    int               `json:"in_flight"`   // with a worker, or waiting for their retry
+	Redelivered int               `json:"redelivered"` // of those in flight
+	Orphans     uint64            `json:"orphans"`     // that no worker will get; if it stays above 0 something is wrong
+	Oldest      time.Time         `json:"oldest,omitzero"`
+	Bytes       uint64            `json:"bytes"`
+	MaxBytes    int64             `json:"max_bytes,omitempty"` // 0 = no bound
+	Pulls       int               `json:"pulls"`               // requests for records that wait: idle workers
+	AckWait     time.Duration     `json:"ack_wait"`
+	Paused      bool              `json:"paused"` // the consumer, by an operator
+	Dead        map[string]uint64 `json:"dead"`   // dead letters by reason
+	Results     map[string]uint64 `json:"results"`
+}
+
+// Status looks at everything.
+func (b *Broker) Status(ctx context.Context) (st Status, err error) {
+	ctx, cancel := b.within(ctx)
+	defer cancel()
+	if st, err = b.Backlog(ctx); err != nil {
+		return Status{}, err
+	}
+	groups, err := b.groups(ctx, DeadStream, DeadSubject)
+	if err != nil {
+		return Status{}, err
+	}
+	st.Dead = map[string]uint64{}
+	for _, g := range groups {
+		st.Dead[g.Reason] = g.Count
+	}
+	st.Results, err = b.Counts(ctx)
+	return st, err
+}
+
+// Backlog looks at the work queue only: Dead and Results stay nil.
+func (b *Broker) Backlog(ctx context.Context) (st Status, err error) {
+	err = b.again(ctx, "look at the queue", func(ctx context.Context, _ *connection) (err error) {
+		st, err = b.backlog(ctx)
+		return err
+	})
+	return st, err
+}
+
+func (b *Broker) backlog(ctx context.Context) (Status, error) {
+	stream, err := b.js.Stream(ctx, Stream)
+	if err != nil {
+		return Status{}, err
+	}
+	before := stream.CachedInfo().State.Msgs
+	consumer, err := stream.Consumer(ctx, Consumer)
+	if err != nil {
+		return Status{}, err
+	}
+	c := consumer.CachedInfo()
+	after, err := stream.Info(ctx)
+	if err != nil {
+		return Status{}, err
+	}
+	s := Status{
+		At: after.TimeStamp, Backlog: after.State.Msgs, Waiting: c.NumPending, InFlight: c.NumAckPending, Redelivered: c.NumRedelivered,
+		Bytes: after.State.Bytes, MaxBytes: max(after.Config.MaxBytes, 0), Pulls: c.NumWaiting, AckWait: c.Config.AckWait, Paused: c.Paused,
+	}
+	if s.Backlog > 0 {
+		s.Oldest = after.State.FirstTime
+	}
+	// The three are not one moment: what was published or settled between them is no orphan.
+	known := c.NumPending + uint64(c.NumAckPending)
+	if stayed := min(before, after.State.Msgs); stayed > known {
+		s.Orphans = stayed - known
+	}
+	return s, nil
+}
+
+// Counts tells how many result events of each outcome are kept.
+func (b *Broker) Counts(ctx context.Context) (map[string]uint64, error) {
+	ctx, cancel := b.within(ctx)
+	defer cancel()
+	counts := map[string]uint64{}
+	for _, outcome := range Outcomes {
+		g, err := b.count(ctx, ResultsStream, ResultsSubject, outcome)
+		if err != nil {
+			return nil, fmt.Errorf("count results: %w", err)
+		}
+		counts[outcome] = g.Count
+	}
+	return counts, nil
+}
+
+// groups counts messages by the token that follows prefix in their subjects. The tokens are
+// learnt from one page of the stream's subjects, which the broker bounds at 100,000; the counts are exact.
+func (b *Broker) groups(ctx context.Context, stream, prefix string) ([]Group, error) {
+	ctx, cancel := b.within(ctx)
+	defer cancel()
+	var tokens map[string]bool
+	err := b.again(ctx, "list the subjects of "+stream, func(ctx context.Context, _ *connection) (err error) {
+		tokens, err = b.tokens(ctx, stream, prefix)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var groups []Group
+	for t := range tokens {
+		g, err := b.count(ctx, stream, prefix, t)
+		if err != nil {
+			return nil, err
+		}
+		if g.Count > 0 { // it may have gone meanwhile
+			groups = append(groups, g)
+		}
+	}
+	slices.SortFunc(groups, func(x, y Group) int {
+		return cmp.Or(cmp.Compare(y.Count, x.Count), cmp.Compare(x.Reason, y.Reason))
+	})
+	return groups, nil
+}
+
+func (b *Broker) tokens(ctx context.Context, stream, prefix string) (map[string]bool, error) {
+	reply, err := b.nc.RequestWithContext(ctx, "$JS.API.STREAM.INFO."+stream, []byte(`{"subjects_filter":"`+prefix+`.>"}`))
+	if err != nil {
+		return nil, err
+	}
+	var info struct {
+		State struct {
+			Subjects map[string]uint64 `json:"subjects"`
+		} `json:"state"`
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(reply.Data, &info); err != nil {
+		return nil, fmt.Errorf("read the answer: %w", err)
+	}
+	if info.Error != nil {
+		return nil, info.Error
+	}
+	tokens := map[string]bool{}
+	for subject := range info.State.Subjects {
+		t, _, _ := strings.Cut(strings.TrimPrefix(subject, prefix+"."), ".")
+		tokens[t] = true
+	}
+	return tokens, nil
+}
+
+// count asks for the first message of a token: the broker adds how many more there are.
+func (b *Broker) count(ctx context.Context, stream, prefix, t string) (Group, error) {
+	messages, rest, err := b.scan(ctx, stream, prefix+"."+t+".*", 1, 1)
+	if err != nil || len(messages) == 0 {
+		return Group{Reason: t}, err
+	}
+	return Group{Reason: t, Count: rest + 1, Oldest: messages[0].at, First: messages[0].sequence}, nil
+}
+
+// A stored message is one as the broker keeps it.
+type stored struct {
+	subject  string
+	sequence uint64
+	at       time.Time
+	header   map[string][]string
+	data     []byte
+}
+
+// scan reads up to limit messages on the subjects of filter from a sequence on, and tells how
+// many there are beyond them: a batch of direct gets (NATS ADR-31), which loads nothing else.
+func (b *Broker) scan(ctx context.Context, stream, filter string, from uint64, limit int) (found []stored, rest uint64, err error) {
+	request := fmt.Sprintf(`{"seq":%d,"next_by_subj":%q,"batch":%d,"max_bytes":%d}`, from, filter, limit, 4<<20)
+	err = b.again(ctx, "read "+stream, func(ctx context.Context, _ *connection) error {
+		replies := make(chan *nats.Msg, limit+1)
+		sub, err := b.nc.ChanSubscribe(b.nc.NewInbox(), replies)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = sub.Unsubscribe() }() // fails only on a closed connection
+		if err := b.nc.PublishRequest("$JS.API.DIRECT.GET."+stream, sub.Subject, []byte(request)); err != nil {
+			return err
+		}
+		found, rest, err = batch(ctx, replies)
+		return err
+	})
+	return found, rest, err
+}
+
+// batch reads the answers to a batch of direct gets.
+func batch(ctx context.Context, replies <-chan *nats.Msg) (found []stored, rest uint64, err error) {
+	for {
+		select {
+		case m := <-replies:
+			switch status := m.Header.Get("Status"); status {
+			case "":
+				found = append(found, rawMessage(m))
+			case "204": // that was all
+				rest, err = strconv.ParseUint(m.Header.Get("Nats-Num-Pending"), 10, 64)
+				return found, rest, err
+			case "404":
+				return nil, 0, nil
+			case "503":
+				return nil, 0, nats.ErrNoResponders
+			default:
+				return nil, 0, fmt.Errorf("%s %s", status, m.Header.Get("Description"))
+			}
+		case <-ctx.Done():
+			return nil, 0, ctx.Err()
+		}
+	}
+}
+
+func rawMessage(m *nats.Msg) stored {
+	s := stored{subject: m.Header.Get("Nats-Subject"), at: moment(m.Header.Get("Nats-Time-Stamp")), header: m.Header, data: m.Data}
+	s.sequence, _ = strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64)
+	return s
+}
