@@ -26,6 +26,8 @@ var (
 	ErrUnreachable = errors.New("broker unreachable")
 	// ErrForbidden says that the broker does not let this user do that; the text says what.
 	ErrForbidden = errors.New("forbidden by the broker")
+	// ErrNotSetUp says that a stream, consumer or bucket does not exist.
+	ErrNotSetUp = errors.New("the broker is not set up")
 )
 
 // answerWait is how long one request to the broker may take if the caller sets no limit.
@@ -341,6 +343,11 @@ func (b *Broker) failed(ctx context.Context, action string, err error) error {
 	} {
 		if errors.Is(err, silence) {
 			return fmt.Errorf("%s: %w: %w", action, ErrUnreachable, err)
+		}
+	}
+	for _, missing := range []error{jetstream.ErrStreamNotFound, jetstream.ErrConsumerNotFound, jetstream.ErrBucketNotFound} {
+		if errors.Is(err, missing) {
+			return fmt.Errorf("%s: %w: %w", action, ErrNotSetUp, err)
 		}
 	}
 	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) {

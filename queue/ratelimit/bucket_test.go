@@ -1,0 +1,692 @@
+package ratelimit
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"skillsync/queue"
+)
+
+// start runs b until the test, or stop, ends it. It must be called in a bubble.
+func start(t testing.TB, b *Bucket) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- b.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// idleKey is a store whose bucket has its burst.
+func idleKey() *fakeStore {
+	f := newStore()
+	f.put(`{"schema":1,"tat":"1999-01-01T00:00:00Z","epoch":1}`)
+	return f
+}
+
+// asked calls Wait in its own goroutine.
+func asked(ctx context.Context, b *Bucket) <-chan error {
+	answer := make(chan error, 1)
+	go func() { answer <- b.Wait(ctx) }()
+	return answer
+}
+
+func answered(t *testing.T, answer <-chan error) error {
+	t.Helper()
+	synctest.Wait()
+	select {
+	case err := <-answer:
+		return err
+	default:
+		t.Fatal("still waiting")
+		return nil
+	}
+}
+
+func waiting(t *testing.T, answer <-chan error) {
+	t.Helper()
+	synctest.Wait()
+	select {
+	case err := <-answer:
+		t.Fatalf("answered with %v, want it to wait", err)
+	default:
+	}
+}
+
+func TestGrantsComeInTheOrderOfAsking(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &Bucket{Store: newStore(), Key: "client", Limit: 60}
+		var mu sync.Mutex
+		var order []int
+		var callers sync.WaitGroup
+		for i := range 10 {
+			callers.Go(func() {
+				if err := b.Wait(t.Context()); err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				order = append(order, i)
+			})
+			synctest.Wait() // it has taken its place
+		}
+		start(t, b)
+		callers.Wait()
+		if got := fmt.Sprint(order); got != "[0 1 2 3 4 5 6 7 8 9]" {
+			t.Fatalf("granted in the order %s", got)
+		}
+	})
+}
+
+func TestAnIdleBucketGrantsItsBurstAtOnceThenKeepsPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &Bucket{Store: idleKey(), Key: "client", Limit: 300}
+		start(t, b)
+		synctest.Wait()
+		began := time.Now()
+		for i := range 20 {
+			if err := b.Wait(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			want := time.Duration(max(0, i-4)) * b.pace.interval
+			if got := time.Since(began); got < want || got > want+time.Millisecond {
+				t.Fatalf("grant %d after %s, want %s", i, got, want)
+			}
+		}
+	})
+}
+
+func TestOneSwapServesManyWaiters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		store.latency = func() time.Duration { return 2 * time.Millisecond }
+		b := &Bucket{Store: store, Key: "client", Limit: 100_000}
+		start(t, b)
+		var callers sync.WaitGroup
+		began := time.Now()
+		const n = 5000
+		for range n {
+			callers.Go(func() {
+				if err := b.Wait(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		callers.Wait()
+		if took, ideal := time.Since(began), n*b.pace.interval; took > ideal*105/100 {
+			t.Errorf("took %s, %s would be the full rate", took, ideal)
+		}
+		if swaps := store.swaps(); swaps > 20 {
+			t.Errorf("%d swaps for %d grants", swaps, n)
+		}
+	})
+}
+
+func TestNothingIsGrantedBeforeRunOrAfterIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, limit := range []int{0, 300} {
+			b := &Bucket{Store: newStore(), Key: "client", Limit: limit}
+			early := asked(t.Context(), b)
+			time.Sleep(time.Minute)
+			waiting(t, early)
+			stop := start(t, b)
+			if err := answered(t, early); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Pause(t.Context(), 30*time.Second, "test"); err != nil {
+				t.Fatal(err)
+			}
+			held := asked(t.Context(), b)
+			waiting(t, held)
+			stop()
+			if err := answered(t, held); !errors.Is(err, ErrStopped) {
+				t.Fatalf("limit %d: a caller held at the end got %v", limit, err)
+			}
+			if err := b.Wait(t.Context()); !errors.Is(err, ErrStopped) {
+				t.Fatalf("limit %d: a caller after the end got %v", limit, err)
+			}
+			if err := b.Run(t.Context()); err == nil {
+				t.Fatal("ran a second time")
+			}
+		}
+	})
+}
+
+func TestACallerWhoGaveUpLeavesItsPlaceToTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &Bucket{Store: newStore(), Key: "client", Limit: 60}
+		start(t, b)
+		if err := b.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		cause := errors.New("had enough")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		first, second := asked(ctx, b), (<-chan error)(nil)
+		synctest.Wait()
+		second = asked(t.Context(), b)
+		synctest.Wait()
+		cancel(cause)
+		if err := answered(t, first); !errors.Is(err, cause) {
+			t.Fatalf("got %v, want the cause", err)
+		}
+		time.Sleep(b.pace.interval)
+		if err := answered(t, second); err != nil {
+			t.Fatal(err)
+		}
+		if s := b.Snapshot(); s.Granted != 2 || s.Lost != 0 || s.Waiting != 0 {
+			t.Fatalf("snapshot %+v", s)
+		}
+	})
+}
+
+func TestAGrantThatCrossesACancellationGoesToTheNext(t *testing.T) {
+	b := &Bucket{Key: "client", Limit: 60}
+	first, _ := b.enqueue()
+	second, _ := b.enqueue()
+	b.mu.Lock()
+	b.grant()
+	b.mu.Unlock()
+	b.leave(first)
+	if len(second.answer) != 1 {
+		t.Fatal("the next one did not get it")
+	}
+	b.leave(second) // nobody is left: now it is lost
+	if s := b.Snapshot(); s.Granted != 0 || s.Lost != 1 {
+		t.Fatalf("snapshot %+v", s)
+	}
+}
+
+func TestSlotsNobodyUsesInTimeAreLostNotSaved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &Bucket{Store: newStore(), Key: "client", Limit: 300}
+		start(t, b)
+		ctx, cancel := context.WithCancel(t.Context())
+		var crowd []<-chan error
+		for range 3 {
+			crowd = append(crowd, asked(ctx, b))
+		}
+		synctest.Wait()
+		cancel()
+		for _, c := range crowd {
+			<-c
+		}
+		time.Sleep(maxLate + time.Second)
+		began, granted := time.Now(), 0
+		for time.Since(began) == 0 {
+			if err := b.Wait(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			granted++
+		}
+		if granted > b.pace.burst+1 {
+			t.Errorf("%d grants at once after a rest; the burst is %d", granted, b.pace.burst)
+		}
+		if b.Snapshot().Lost == 0 {
+			t.Error("no slot counted as lost")
+		}
+	})
+}
+
+func TestAPauseHoldsEveryProcessAndIsResumedAtPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		a := &Bucket{Store: store, Key: "client", Limit: 300, Name: "a"}
+		b := &Bucket{Store: store, Key: "client", Limit: 300, Name: "b"}
+		start(t, a)
+		start(t, b)
+		var callers sync.WaitGroup
+		var mu sync.Mutex
+		var grants []time.Time
+		for _, bucket := range []*Bucket{a, b} {
+			for range 30 {
+				callers.Go(func() {
+					if err := bucket.Wait(t.Context()); err != nil {
+						t.Error(err)
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					grants = append(grants, time.Now())
+				})
+			}
+		}
+		time.Sleep(2 * time.Second)
+		began := time.Now()
+		if err := a.Pause(t.Context(), 20*time.Second, "org says\nwait"); err != nil {
+			t.Fatal(err)
+		}
+		until := store.state(t).PausedUntil
+		if got := until.Sub(began); got < 20*time.Second || got > 21*time.Second {
+			t.Fatalf("paused for %s, want 20 s up to the next full second", got)
+		}
+		synctest.Wait()
+		if s := b.Snapshot(); !s.PausedUntil.Equal(until) || s.Reason != "org says wait" {
+			t.Fatalf("the other process has not learned of the pause: %+v", s)
+		}
+		callers.Wait()
+		atOnce := 0
+		for _, g := range grants {
+			switch {
+			case g.After(began) && g.Before(until):
+				t.Errorf("granted %s into the pause", g.Sub(began))
+			case !g.Before(until) && g.Sub(until) < a.pace.interval:
+				atOnce++
+			}
+		}
+		if atOnce != 1 {
+			t.Errorf("%d grants in the first interval after the pause, want 1", atOnce)
+		}
+	})
+}
+
+func TestAPauseTooLongToSitOutIsAnError(t *testing.T) {
+	for _, limit := range []int{0, 300} {
+		t.Run(fmt.Sprintf("limit %d", limit), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := &Bucket{Store: newStore(), Key: "client", Limit: limit, MaxWait: 10 * time.Second}
+				start(t, b)
+				if err := b.Pause(t.Context(), 5*time.Second, "short"); err != nil {
+					t.Fatal(err)
+				}
+				held := asked(t.Context(), b)
+				waiting(t, held)
+				if err := b.Pause(t.Context(), 30*time.Second, "long"); err != nil {
+					t.Fatal(err)
+				}
+				for _, err := range []error{answered(t, held), b.Wait(t.Context())} {
+					var paused *PausedError
+					if !errors.As(err, &paused) || paused.Reason != "long" || time.Until(paused.Until) < 30*time.Second {
+						t.Fatalf("got %v, want the long pause", err)
+					}
+					if !strings.HasPrefix(paused.Error(), "rate limit: paused until 2000-01-01T00:00:3") {
+						t.Fatal(paused)
+					}
+				}
+				time.Sleep(21 * time.Second)
+				rest := asked(t.Context(), b)
+				waiting(t, rest)
+				time.Sleep(10 * time.Second)
+				if err := answered(t, rest); err != nil {
+					t.Fatal(err)
+				}
+			})
+		})
+	}
+}
+
+func TestResumeEndsAPauseForAll(t *testing.T) {
+	for _, limit := range []int{0, 300} {
+		t.Run(fmt.Sprintf("limit %d", limit), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := newStore()
+				b := &Bucket{Store: store, Key: "client", Limit: limit}
+				operator := &Bucket{Store: store, Key: "client", Limit: limit} // never runs
+				start(t, b)
+				if err := operator.Pause(t.Context(), 40*time.Second, "maintenance"); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait() // the other has learned
+				held := asked(t.Context(), b)
+				waiting(t, held)
+				if err := operator.Resume(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if err := answered(t, held); err != nil {
+					t.Fatal(err)
+				}
+				state, err := operator.Read(t.Context())
+				if err != nil || state.PausedUntil.After(time.Now()) || state.Reason != "" {
+					t.Fatalf("state %+v, %v", state, err)
+				}
+			})
+		})
+	}
+}
+
+func TestWithoutALimitNothingIsWrittenAndPausesAreLearned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		b := &Bucket{Store: store, Key: "client"}
+		start(t, b)
+		for range 1000 {
+			if err := b.Wait(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if s := b.Snapshot(); store.swaps() != 0 || s.Granted != 1000 || s.PerMinute != 0 {
+			t.Fatalf("%d swaps, snapshot %+v", store.swaps(), s)
+		}
+		other := &Bucket{Store: store, Key: "client"}
+		if err := other.Throttled(t.Context(), 3*time.Second, "429"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // it has learned
+		held := asked(t.Context(), b)
+		waiting(t, held)
+		time.Sleep(4 * time.Second)
+		if err := answered(t, held); err != nil {
+			t.Fatal(err)
+		}
+		if !b.open.Load() {
+			t.Error("the short way stayed shut after the pause")
+		}
+	})
+}
+
+func TestAProcessThatStartsDuringAPauseKeepsToIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		if err := (&Bucket{Store: store, Key: "client"}).Pause(t.Context(), 30*time.Second, "test"); err != nil {
+			t.Fatal(err)
+		}
+		for _, limit := range []int{0, 60} {
+			b := &Bucket{Store: store, Key: "client", Limit: limit}
+			start(t, b)
+			waiting(t, asked(t.Context(), b))
+		}
+		time.Sleep(time.Minute) // the callers end
+	})
+}
+
+func TestManyRefusalsOfOneMomentAreOneSurprise(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		store.latency = func() time.Duration { return time.Millisecond }
+		fleet := make([]*Bucket, 4)
+		for i := range fleet {
+			fleet[i] = &Bucket{Store: store, Key: "client", Limit: 300}
+			start(t, fleet[i])
+		}
+		time.Sleep(time.Second)
+		before := store.swaps()
+		var refusals sync.WaitGroup
+		for i := range 64 {
+			refusals.Go(func() {
+				if err := fleet[i%4].Throttled(t.Context(), 2*time.Second, "429"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		refusals.Wait()
+		s := store.state(t)
+		if s.Factor != .7 {
+			t.Errorf("factor %v after one surprise", s.Factor)
+		}
+		if swaps := store.swaps() - before; swaps > 8 {
+			t.Errorf("%d swaps for one pause", swaps)
+		}
+		synctest.Wait()
+		for _, b := range fleet {
+			if got := b.Snapshot().PerMinute; got < 202 || got > 203 {
+				t.Errorf("%f a minute allowed, want 70 %% of 289", got)
+			}
+		}
+	})
+}
+
+func TestNoStoreNoGrantsAndRecoveryByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		var down atomic.Bool
+		store := newStore()
+		store.fault = func(string) fault {
+			if down.Load() {
+				return []fault{refused, hangs}[time.Now().UnixNano()&1]
+			}
+			return works
+		}
+		b := &Bucket{Store: store, Key: "client", Limit: 300, Log: zerolog.New(&log)}
+		stop := start(t, b)
+		if err := b.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		down.Store(true)
+		held := asked(t.Context(), b)
+		time.Sleep(time.Hour)
+		waiting(t, held)
+		if !b.Snapshot().Unreachable {
+			t.Error("the snapshot does not show the outage")
+		}
+		down.Store(false)
+		time.Sleep(4 * time.Second)
+		if err := answered(t, held); err != nil {
+			t.Fatal(err)
+		}
+		if b.Snapshot().Unreachable {
+			t.Error("the snapshot still shows an outage")
+		}
+		stop()
+		if n := strings.Count(log.String(), "does not answer"); n != 1 {
+			t.Errorf("the outage was logged %d times:\n%s", n, &log)
+		}
+		if n := strings.Count(log.String(), "answers again"); n != 1 {
+			t.Errorf("its end was logged %d times", n)
+		}
+	})
+}
+
+func TestASwapWithoutAnAnswerCostsSlotsButNeverRepeatsThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		lose := true
+		store.fault = func(op string) fault {
+			if op == "update" && lose {
+				lose = false
+				return replyLost
+			}
+			return works
+		}
+		b := &Bucket{Store: store, Key: "client", Limit: 60}
+		began := time.Now()
+		start(t, b)
+		if err := b.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := time.Since(began); got < b.pace.interval {
+			t.Fatalf("granted after %s: the slot whose answer was lost was used", got)
+		}
+	})
+}
+
+func TestADamagedKeyIsStartedAgainWithoutABurst(t *testing.T) {
+	for _, damage := range []string{"garbage", `{"schema":1,"tat":"2000-01-01T01:00:00Z","epoch":9}`, "deleted"} {
+		t.Run(damage, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := newStore()
+				b := &Bucket{Store: store, Key: "client", Limit: 300}
+				start(t, b)
+				time.Sleep(time.Second)
+				if err := b.Wait(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(10 * time.Second)
+				if damage == "deleted" {
+					store.delete()
+				} else {
+					store.put(damage)
+				}
+				synctest.Wait()
+				began := time.Now()
+				for i := range 5 {
+					if err := b.Wait(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					if got, least := time.Since(began), time.Duration(i)*b.pace.interval; got < least || got > least+time.Second {
+						t.Fatalf("grant %d after %s, want %s", i, got, least)
+					}
+				}
+				if b.Snapshot().Repairs != 1 {
+					t.Errorf("%d repairs counted", b.Snapshot().Repairs)
+				}
+				store.state(t) // it can be read again
+			})
+		})
+	}
+}
+
+func TestDamageDoesNotMakeTheFleetForgetAPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		b := &Bucket{Store: store, Key: "client", Limit: 300}
+		start(t, b)
+		if err := b.Pause(t.Context(), 30*time.Second, "test"); err != nil {
+			t.Fatal(err)
+		}
+		store.put("garbage")
+		held := asked(t.Context(), b)
+		time.Sleep(29 * time.Second)
+		waiting(t, held)
+		time.Sleep(3 * time.Second)
+		if err := answered(t, held); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestAKeyOfANewerReleaseIsNotTouched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		store.put(`{"schema":2}`)
+		b := &Bucket{Store: store, Key: "client", Limit: 300}
+		start(t, b)
+		held := asked(t.Context(), b)
+		time.Sleep(time.Minute)
+		waiting(t, held)
+		if store.swaps() != 0 {
+			t.Error("overwritten")
+		}
+		if err := b.Pause(t.Context(), time.Second, ""); !errors.Is(err, errNewer) {
+			t.Errorf("pause: %v", err)
+		}
+	})
+}
+
+func TestTheBucketGoesByTheBrokersTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		const ahead = 3 * time.Hour
+		b := &Bucket{Store: store, Key: "client", Limit: 300, Clock: func(context.Context) (time.Time, error) {
+			return time.Now().Add(ahead), nil
+		}}
+		start(t, b)
+		if err := b.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.Snapshot().Offset; got != ahead {
+			t.Errorf("offset %s", got)
+		}
+		if got := time.Until(store.state(t).TAT); got < ahead || got > ahead+time.Second {
+			t.Errorf("timestamp %s ahead of the local clock", got)
+		}
+	})
+}
+
+func TestWithoutTheBrokersTimeNothingIsGranted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var known atomic.Bool
+		b := &Bucket{Store: newStore(), Key: "client", Limit: 300, Clock: func(context.Context) (time.Time, error) {
+			if known.Load() {
+				return time.Now(), nil
+			}
+			return time.Time{}, errDown
+		}}
+		start(t, b)
+		held := asked(t.Context(), b)
+		time.Sleep(time.Minute)
+		waiting(t, held)
+		known.Store(true)
+		time.Sleep(3 * time.Second)
+		if err := answered(t, held); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestSlotsInHandAreVoidWhenTheBrokersClockIsSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var back atomic.Int64
+		store := newStore()
+		b := &Bucket{Store: store, Key: "client", Limit: 10, Clock: func(context.Context) (time.Time, error) {
+			return time.Now().Add(-time.Duration(back.Load())), nil
+		}}
+		start(t, b)
+		if err := b.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(58 * time.Second)
+		if err := b.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		held := asked(t.Context(), b) // its slot is 6 s away, the clock is set in 2
+		back.Store(int64(5 * time.Hour))
+		time.Sleep(20 * time.Second)
+		if err := answered(t, held); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestAClockThatFellBehindIsMovedUpByWhatTheBrokerWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		b := &Bucket{Store: store, Key: "client", Limit: 300, Clock: func(context.Context) (time.Time, error) {
+			return time.Now().Add(-10 * time.Minute), nil // as after a suspension
+		}}
+		start(t, b)
+		synctest.Wait()
+		store.put(`{"schema":1,"tat":"1999-01-01T00:00:00Z","epoch":1}`)
+		synctest.Wait()
+		if got := b.Snapshot().Offset; got != 0 {
+			t.Fatalf("offset %s", got)
+		}
+	})
+}
+
+func TestAWatchThatEndsIsTakenUpAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &brokenWatch{fakeStore: newStore()}
+		b := &Bucket{Store: store, Key: "client"}
+		start(t, b)
+		synctest.Wait()
+		if err := (&Bucket{Store: store, Key: "client"}).Pause(t.Context(), 50*time.Second, ""); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		held := asked(t.Context(), b)
+		waiting(t, held)
+		time.Sleep(time.Minute)
+		if err := answered(t, held); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// brokenWatch is a store whose first watch fails.
+type brokenWatch struct {
+	*fakeStore
+	failed bool
+}
+
+func (s *brokenWatch) Watch(ctx context.Context, key string, changed func(queue.Entry)) error {
+	if !s.failed {
+		s.failed = true
+		return errDown
+	}
+	return s.fakeStore.Watch(ctx, key, changed)
+}
