@@ -1,0 +1,258 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"skillsync/genesys"
+	"skillsync/queue"
+	"skillsync/queue/ledger"
+	"skillsync/worker/employee"
+	"skillsync/worker/mapping"
+)
+
+// A job is one delivery while it is worked on, and what has been found out about it.
+type job struct {
+	delivery *queue.Delivery
+	started  time.Time
+
+	rec     employee.Record
+	version ledger.Version
+	want    mapping.Desired
+	digest  string
+	key     string // the employee's, empty until the record is decoded
+
+	lose     context.CancelCauseFunc // ends the context that the record is held under
+	watching sync.WaitGroup
+
+	mu          sync.Mutex // guards claim against the extender
+	claim       *ledger.Claim
+	correlation string // of the last exchange that decided something
+	patching    bool   // a patch may have gone out
+	asked       bool   // Genesys Cloud was asked something
+}
+
+func (j *job) claimed() *ledger.Claim {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.claim
+}
+
+// watch lets the record go when its claim is lost, or ran out because it could not be extended.
+func (j *job) watch(held context.Context) {
+	lost := j.claim.Lost()
+	j.watching.Go(func() {
+		select {
+		case <-lost:
+			j.lose(ledger.ErrLost)
+		case <-held.Done():
+		}
+	})
+}
+
+// attempt is the number of this try, from 1, or 0 if the record was never claimed.
+func (j *job) attempt() int {
+	if c := j.claimed(); c != nil {
+		return c.Attempt
+	}
+	return 0
+}
+
+// extend renews the claim first: a lease without a claim would keep the record from others and
+// protect nobody.
+func (j *job) extend(ctx context.Context, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within/4)
+	defer cancel()
+	if c := j.claimed(); c != nil {
+		if err := c.Extend(ctx); err != nil {
+			return err
+		}
+	}
+	return j.delivery.Extend(ctx)
+}
+
+// apply is the way of one record (design section 3) up to and including the closing of its ledger
+// entry. held ends when the record must be let go; running ends when the worker shuts down, from
+// when on nothing new is patched.
+func (w *Worker) apply(held, running context.Context, j *job) (Outcome, error) {
+	if j.delivery.Delivered > maxDelivered {
+		return "", errDeliveryCap
+	}
+	if err := j.decode(); err != nil {
+		return "", err
+	}
+	before, cancel := context.WithCancelCause(held)
+	defer cancel(nil)
+	defer context.AfterFunc(running, func() { cancel(errShutdown) })()
+
+	if newer, err := w.newerWaits(before, j); err != nil {
+		return "", cause(before, err)
+	} else if newer {
+		return Superseded, nil
+	}
+	if err := w.take(before, j); err != nil {
+		return "", cause(before, err)
+	}
+	j.watch(held)
+	if err := w.desire(j); err != nil {
+		return "", err
+	}
+	settle := time.Duration(0) // waited for already, by the delivery that patched
+	if j.claim.PatchedDigest != j.digest {
+		if w.stands(j) {
+			return Unchanged, w.close(held, j, Unchanged, j.claim.VerifiedAt)
+		}
+		patched, err := w.patch(before, j)
+		if err != nil {
+			return "", cause(before, err)
+		}
+		if !patched { // a read has just shown that everything is as it should be
+			return Unchanged, w.close(held, j, Unchanged, time.Now())
+		}
+		settle = w.Provisioner.Settle
+	}
+	return w.verify(held, j, settle)
+}
+
+// cause tells why ctx ended, if it has: what a step met while being stopped says nothing about
+// the record.
+func cause(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+func (j *job) decode() (err error) {
+	if j.rec, err = employee.Decode(j.delivery.Data); err != nil {
+		return err
+	}
+	j.key = queue.Key(j.rec.ID)
+	j.version = versionOf(j.rec, j.delivery.Order)
+	return nil
+}
+
+// desire maps the record to what its user should have. It comes after the claim, so that a
+// record which cannot be mapped leaves its mark in the ledger like every other dead letter.
+func (w *Worker) desire(j *job) (err error) {
+	m := w.Provisioner.Mapping
+	if j.want, err = m.Desired(j.rec); err != nil {
+		return err
+	}
+	j.digest = j.want.Digest(m.Version(), string(w.Provisioner.Profile))
+	return nil
+}
+
+// versionOf is the record's own version or time stamp, else its place in the stream.
+func versionOf(rec employee.Record, order queue.Order) ledger.Version {
+	switch {
+	case rec.HasVersion:
+		return ledger.Version{Kind: "version", N: rec.Version, Order: order}
+	case !rec.UpdatedAt.IsZero():
+		return ledger.Version{Kind: "updated_at", N: rec.UpdatedAt.UnixMicro(), Order: order}
+	}
+	return ledger.Version{Order: order}
+}
+
+// newerWaits tells whether a newer record of the same employee is in the stream, so that this one
+// need not cost a request. One that would not get as far as a patch does not count: then this
+// one is the best there is.
+func (w *Worker) newerWaits(ctx context.Context, j *job) (bool, error) {
+	data, order, ok, err := w.Queue.Newer(ctx, j.delivery, j.key)
+	if err != nil || !ok {
+		return false, asBroker(err)
+	}
+	rec, err := employee.Decode(data)
+	if err != nil || rec.ID != j.rec.ID {
+		return false, nil
+	}
+	if _, err := w.Provisioner.Mapping.Desired(rec); err != nil {
+		return false, nil
+	}
+	return versionOf(rec, order).Compare(j.version) > 0, nil
+}
+
+// take claims the employee for this record, and counts the attempt.
+func (w *Worker) take(ctx context.Context, j *job) error {
+	c, err := w.Ledger.Claim(ctx, ledger.Request{
+		Key: j.key, Version: j.version, Replays: j.delivery.Replays, Delivered: j.delivery.Delivered,
+	})
+	if err != nil {
+		return asBroker(err)
+	}
+	j.mu.Lock()
+	j.claim = c
+	j.mu.Unlock()
+	if c.Attempt > w.Attempts {
+		return errAttemptsSpent
+	}
+	return nil
+}
+
+// stands tells whether the ledger knows this very state as verified not long ago.
+func (w *Worker) stands(j *job) bool {
+	return w.Fresh > 0 && j.claim.Digest == j.digest && time.Since(j.claim.VerifiedAt) < w.Fresh
+}
+
+// patch finds the user and writes what is missing. It tells whether anything was written. A user
+// id from the ledger that turns out to be gone is looked up once more.
+func (w *Worker) patch(ctx context.Context, j *job) (bool, error) {
+	remembered := j.claim.UserID
+	done, err := w.patchUser(ctx, j, remembered)
+	if remembered != "" && j.rec.UserID == "" && errors.Is(err, genesys.ErrUserNotFound) {
+		return w.patchUser(ctx, j, "")
+	}
+	return done, err
+}
+
+func (w *Worker) patchUser(ctx context.Context, j *job, remembered string) (bool, error) {
+	p := w.Provisioner
+	j.asked = true
+	userID, err := p.Find(ctx, j.rec, remembered)
+	if err != nil {
+		return false, err
+	}
+	j.claim.SetUser(userID)
+	plan, correlation, err := p.Patch(ctx, userID, j.want, j.claim.Digest == j.digest)
+	j.correlation = correlation
+	j.patching = plan != nil
+	if err != nil || plan == nil {
+		return false, err
+	}
+	// The patch is out: whatever stops this delivery now, the next one must know.
+	return true, asBroker(j.claim.Patched(context.WithoutCancel(ctx), j.digest))
+}
+
+// verify reads until the user is as wanted, and closes the ledger entry.
+func (w *Worker) verify(ctx context.Context, j *job, settle time.Duration) (Outcome, error) {
+	j.asked = true
+	_, lag, err := w.Provisioner.Verify(ctx, j.claim.UserID, j.want, settle)
+	if err != nil {
+		return "", err
+	}
+	w.Metrics.VerifyLag.Observe(lag.Seconds())
+	return Verified, w.close(ctx, j, Verified, time.Now())
+}
+
+// close writes the ledger entry; only the acknowledgement is left after it.
+func (w *Worker) close(ctx context.Context, j *job, outcome Outcome, verifiedAt time.Time) error {
+	return asBroker(j.claim.Close(context.WithoutCancel(ctx), string(outcome), j.digest, verifiedAt))
+}
+
+// asBroker marks an error of the ledger or the stream, but for those that are answers.
+func asBroker(err error) error {
+	var (
+		settled *ledger.SettledError
+		dead    *ledger.DeadError
+		busy    *ledger.BusyError
+	)
+	switch {
+	case err == nil,
+		errors.Is(err, ledger.ErrSuperseded), errors.Is(err, ledger.ErrLost),
+		errors.As(err, &settled), errors.As(err, &dead), errors.As(err, &busy):
+		return err
+	}
+	return &brokerError{err}
+}

@@ -1,0 +1,256 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"skillsync/genesys"
+	"skillsync/queue"
+	"skillsync/queue/ledger"
+	"skillsync/worker/employee"
+)
+
+// settleWithin bounds the ledger write and the settlement together. What cannot be settled in it
+// is delivered again when its lease lapses, and the ledger remembers how far it had come.
+const settleWithin = 15 * time.Second
+
+// settle carries out the verdict: the ledger first, the broker last.
+func (w *Worker) settle(ctx context.Context, j *job, v verdict, err error) error {
+	ctx, cancel := context.WithTimeout(ctx, settleWithin)
+	defer cancel()
+	switch v.action {
+	case ack:
+		return j.delivery.Ack(ctx, w.result(j, string(v.outcome)))
+	case retry:
+		return w.giveBack(ctx, j, v)
+	case abandon:
+		return w.abandon(ctx, j)
+	default:
+		return w.bury(ctx, j, v, err)
+	}
+}
+
+// giveBack releases the claim, so that whoever gets the record next need not wait for it to lapse.
+func (w *Worker) giveBack(ctx context.Context, j *job, v verdict) error {
+	if c := j.claimed(); c != nil {
+		if err := c.Release(ctx, !v.spends, j.patching); errors.Is(err, ledger.ErrLost) {
+			return w.abandon(ctx, j)
+		} else if err != nil {
+			w.Log.Warn().Err(err).Str("key", j.key).Msg("claim not released; it will lapse")
+		}
+	}
+	return j.delivery.Retry(ctx, v.after)
+}
+
+// abandon leaves a record to whoever has it now. An acknowledgement or a nak of ours would end or
+// repeat the work of that other worker. If a patch of ours may have crossed theirs, the state in
+// the ledger is no longer to be relied on.
+func (w *Worker) abandon(ctx context.Context, j *job) error {
+	j.delivery.Abandon()
+	if !j.patching {
+		return nil
+	}
+	return w.Ledger.Disturb(ctx, j.key)
+}
+
+// bury marks the dead letter in the ledger before the copy is made: a worker that dies in between
+// must not leave the record to end a second time, and otherwise.
+func (w *Worker) bury(ctx context.Context, j *job, v verdict, err error) error {
+	f := w.failure(j, v, err)
+	if c := j.claimed(); c != nil {
+		if err := c.Dead(ctx, mark(f), j.patching); errors.Is(err, ledger.ErrLost) {
+			return w.abandon(ctx, j)
+		} else if err != nil {
+			return errors.Join(err, j.delivery.Retry(ctx, brokerPause))
+		}
+	}
+	if err := j.delivery.DeadLetter(ctx, f); err != nil {
+		return fmt.Errorf("dead letter not stored, the record stays in the queue: %w", errors.Join(err, j.delivery.Retry(ctx, deadLetterPause)))
+	}
+	return nil
+}
+
+// maxMark is what the ledger keeps of a failure (see ledger.Claim.Dead).
+const maxMark = 4 << 10
+
+// mark is what the ledger remembers of a failure: all of it, unless that is too much.
+func mark(f queue.Failure) json.RawMessage {
+	data, err := json.Marshal(f)
+	if err != nil || len(data) > maxMark {
+		f.Expected, f.Actual = nil, nil // the copy among the dead letters has them
+		data, _ = json.Marshal(f)       // texts and numbers only: it cannot fail
+	}
+	return data
+}
+
+// deadLetterPause is the wait before a dead letter that could not be stored is tried again: the
+// stream is full or down, and somebody has to look.
+const deadLetterPause = 30 * time.Second
+
+func (w *Worker) result(j *job, outcome string) queue.Result {
+	return queue.Result{
+		EmployeeID:     j.rec.ID,
+		Outcome:        outcome,
+		Attempt:        j.attempt(),
+		CorrelationID:  j.correlation,
+		MappingVersion: w.Provisioner.Mapping.Version(),
+		Seconds:        time.Since(j.started).Seconds(),
+	}
+}
+
+// failure gathers what a person will want to know of the dead letter.
+func (w *Worker) failure(j *job, v verdict, err error) queue.Failure {
+	if given := (*ledger.DeadError)(nil); errors.As(err, &given) {
+		return givenUp(given)
+	}
+	now := time.Now().UTC()
+	f := queue.Failure{
+		EmployeeID:     j.rec.ID,
+		Reason:         string(v.reason),
+		Class:          string(v.class),
+		Error:          cut(w.explain(j, err), 1<<10),
+		CorrelationID:  j.correlation,
+		Attempts:       max(j.attempt(), 1),
+		First:          now,
+		Last:           now,
+		MappingVersion: w.Provisioner.Mapping.Version(),
+		Version:        j.version.String(),
+	}
+	if c := j.claimed(); c != nil && !c.First.IsZero() {
+		f.First = c.First
+	}
+	if api := (*genesys.Error)(nil); errors.As(err, &api) {
+		f.Status, f.CorrelationID = api.Status, api.CorrelationID
+	}
+	if stuck := (*MismatchError)(nil); errors.As(err, &stuck) {
+		f.Expected, f.Actual = levels(stuck.Want), levels(stuck.Have)
+	}
+	return f
+}
+
+// levels is a set of skills as JSON, for a person and for a replay that wants to compare.
+func levels(skills []genesys.Skill) json.RawMessage {
+	type level struct {
+		Name        string  `json:"name"`
+		Proficiency float64 `json:"proficiency"`
+		Level       string  `json:"level,omitempty"`
+	}
+	out := make([]level, len(skills))
+	for i, s := range skills {
+		out[i] = level(s)
+	}
+	data, err := json.Marshal(out)
+	if err != nil {
+		return nil // a proficiency that is no number; the error's text has it
+	}
+	return data
+}
+
+// explain is the error's text without the record's values: Genesys Cloud repeats what it refuses.
+// Skill names are no secret, and the comparison of skills holds nothing else.
+func (w *Worker) explain(j *job, err error) string {
+	if err == nil {
+		return ""
+	}
+	if stuck := (*MismatchError)(nil); errors.As(err, &stuck) {
+		return err.Error()
+	}
+	return scrub(err.Error(), j.rec)
+}
+
+// cut keeps the first n bytes of a text, give or take a character.
+func cut(text string, n int) string {
+	if len(text) <= n {
+		return text
+	}
+	return strings.ToValidUTF8(text[:n], "") + "…"
+}
+
+var address = regexp.MustCompile(`[^\s"'<>@]+@[^\s"'<>@]+`)
+
+// scrub replaces every value of the record that occurs in text by the field's name, and whatever
+// looks like a mail address. The employee id stays: it is the one identifier that is shown.
+func scrub(text string, rec employee.Record) string {
+	type value struct{ field, text string }
+	var values []value
+	for field, v := range rec.Fields {
+		if s, ok := v.(string); ok && len(s) >= 3 && s != rec.ID && s != rec.UserID {
+			values = append(values, value{field, s})
+		}
+	}
+	// Longest first: one value may contain another.
+	slices.SortFunc(values, func(a, b value) int {
+		if d := len(b.text) - len(a.text); d != 0 {
+			return d
+		}
+		return strings.Compare(a.field, b.field)
+	})
+	for _, v := range values {
+		text = strings.ReplaceAll(text, v.text, "‹"+v.field+"›")
+	}
+	return address.ReplaceAllString(text, "‹address›")
+}
+
+// report writes the one log event of a delivery, and counts it.
+func (w *Worker) report(j *job, v verdict, err, settleErr error) {
+	took := time.Since(j.started)
+	w.Metrics.settled(v, took, settleErr)
+	e := w.level(v, settleErr).
+		Uint64("sequence", j.delivery.Sequence).
+		Str("key", j.key).
+		Stringer("version", j.version).
+		Int("attempt", j.attempt()).
+		Int("delivery", j.delivery.Delivered).
+		Str("verdict", v.String()).
+		Dur("took", took)
+	if j.correlation != "" {
+		e = e.Str("correlation_id", j.correlation)
+	}
+	if v.action == retry {
+		e = e.Dur("after", v.after)
+	}
+	if err != nil && v.action != ack {
+		e = e.Str("error", w.explain(j, err))
+	}
+	if bug := (*panicError)(nil); errors.As(err, &bug) {
+		e = e.Bytes("stack", bug.stack)
+	}
+	if settleErr != nil {
+		e = e.AnErr("settle_error", settleErr)
+	}
+	e.Msg("record")
+}
+
+func (w *Worker) level(v verdict, settleErr error) *zerolog.Event {
+	switch {
+	case settleErr != nil, v.action == deadLetter:
+		return w.Log.Error()
+	case v.spends:
+		return w.Log.Warn()
+	}
+	return w.Log.Info()
+}
+
+// String names the verdict for logs and metrics.
+func (v verdict) String() string {
+	switch v.action {
+	case ack:
+		return string(v.outcome)
+	case retry:
+		if v.spends {
+			return "retry"
+		}
+		return "give_back"
+	case abandon:
+		return "abandon"
+	}
+	return "dead_letter:" + string(v.reason)
+}
