@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/rs/zerolog"
+)
+
+const defaultListen = "127.0.0.1:2112"
+
+// An opsServer answers on one port what machines ask of a worker: /livez says that the process
+// runs, /readyz whether it fetches records and if not why, /metrics the numbers.
+type opsServer struct {
+	http *http.Server
+	ln   net.Listener
+	done chan struct{}
+}
+
+// startOps listens on addr. Where addr is the default and taken, as by a second worker on the
+// same machine, a free port is used and logged; an address that somebody chose must be had.
+func startOps(addr string, reg *prometheus.Registry, notReady func() string, log zerolog.Logger) (*opsServer, error) {
+	ln, err := net.Listen("tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) && addr == defaultListen {
+		ln, err = net.Listen("tcp", "127.0.0.1:0")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("health and metrics: %w; choose another address with --listen", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if why := notReady(); why != "" {
+			http.Error(w, "not ready: "+why, http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	s := &opsServer{
+		http: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second},
+		ln:   ln,
+		done: make(chan struct{}),
+	}
+	go func() {
+		defer close(s.done)
+		if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			log.Error().Err(err).Msg("health and metrics server ended")
+		}
+	}()
+	log.Info().Str("address", "http://"+ln.Addr().String()).Msg("health and metrics: /livez /readyz /metrics")
+	return s, nil
+}
+
+func (s *opsServer) stop() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if s.http.Shutdown(ctx) != nil {
+		s.http.Close()
+	}
+	<-s.done
+}
+
+// newRegistry has what every Go process can tell of itself.
+func newRegistry() *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "skillsync_build_info", Help: "1, with the version as a label.",
+	}, []string{"version"})
+	build.WithLabelValues(version()).Set(1)
+	reg.MustRegister(build)
+	return reg
+}
