@@ -215,7 +215,7 @@ func orgEnv(url string) []string {
 }
 
 // settled collects results until n records have one, and checks that none has two.
-func settled(t *testing.T, b *queue.Broker, n int, within time.Duration, each func(done int)) map[uint64]queue.Result {
+func settled(t testing.TB, b *queue.Broker, n int, within time.Duration, each func(done int)) map[uint64]queue.Result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
@@ -297,36 +297,52 @@ skills:
 // connection of its own.
 func (r *rig) start(change func(*fleet)) (stop func()) {
 	r.Helper()
-	rules, err := mapping.Parse("rules.yaml", []byte(testRules))
-	if err != nil {
-		r.Fatal(err)
-	}
 	broker, err := queue.Connect(r.Context(), queue.Config{URL: r.url, Wait: 10 * time.Second})
 	if err != nil {
 		r.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
-	log := zerolog.New(zerolog.NewTestWriter(r.T)).Level(zerolog.WarnLevel)
-	reg := newRegistry()
-	w := &worker.Worker{Metrics: worker.NewMetrics(reg), Log: log}
-	jobFlags{InFlight: 512, Attempts: 5, Settle: 50 * time.Millisecond, VerifyTimeout: 10 * time.Second, VerifiedFor: time.Hour, Grace: 5 * time.Second}.tune(w)
-	f := &fleet{
-		broker: broker, rules: rules, atOnce: 64, worker: w, reg: reg, starting: newPhase(""),
-		client: &genesys.Client{API: r.orgURL, ClientID: "sandbox", ClientSecret: "sandbox", Authority: "hris"},
-	}
+	f := newFleet(r, broker, r.orgURL)
 	if change != nil {
 		change(f)
 	}
+	stop = runFleet(r, f, zerolog.New(zerolog.NewTestWriter(r.T)).Level(zerolog.WarnLevel))
+	stopAll := sync.OnceFunc(func() {
+		stop()
+		broker.Close()
+	})
+	r.Cleanup(stopAll)
+	return stopAll
+}
+
+// newFleet is a worker that is less patient than in production.
+func newFleet(t testing.TB, broker *queue.Broker, orgURL string) *fleet {
+	t.Helper()
+	rules, err := mapping.Parse("rules.yaml", []byte(testRules))
+	if err != nil {
+		t.Fatal(err)
+	}
+	reg := newRegistry()
+	w := &worker.Worker{Metrics: worker.NewMetrics(reg)}
+	jobFlags{InFlight: 512, Attempts: 5, Settle: 50 * time.Millisecond, VerifyTimeout: 10 * time.Second, VerifiedFor: time.Hour, Grace: 5 * time.Second}.tune(w)
+	return &fleet{
+		broker: broker, rules: rules, atOnce: 64, worker: w, reg: reg, starting: newPhase(""),
+		client: &genesys.Client{API: orgURL, ClientID: "sandbox", ClientSecret: "sandbox", Authority: "hris"},
+	}
+}
+
+// runFleet runs a worker until stop is called, or the test ends.
+func runFleet(t testing.TB, f *fleet, log zerolog.Logger) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	f.worker.Log = log
 	done := make(chan error, 1)
 	go func() { done <- f.run(&program{ctx: ctx, log: log, out: io.Discard, err: io.Discard}) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
-			r.Errorf("worker: %v", err)
+			t.Errorf("worker: %v", err)
 		}
-		broker.Close()
 	})
-	r.Cleanup(stop)
+	t.Cleanup(stop)
 	return stop
 }
 
