@@ -50,7 +50,6 @@ type Result struct {
 	Outcome        string    `json:"outcome"`
 	Reason         string    `json:"reason,omitempty"`
 	Attempt        int       `json:"attempt,omitempty"`
-	Requests       int       `json:"requests,omitempty"` // spent at Genesys Cloud
 	CorrelationID  string    `json:"correlation_id,omitempty"`
 	MappingVersion string    `json:"mapping_version,omitempty"`
 	At             time.Time `json:"at"`
@@ -77,7 +76,6 @@ type Failure struct {
 	MappingVersion string          `json:"mapping_version,omitempty"`
 	Expected       json.RawMessage `json:"expected,omitempty"` // skills
 	Actual         json.RawMessage `json:"actual,omitempty"`
-	Requests       int             `json:"requests,omitempty"`
 	Seconds        float64         `json:"seconds,omitempty"`
 	Worker         string          `json:"worker,omitempty"`
 	App            string          `json:"app,omitempty"` // version of skillsync
@@ -222,7 +220,7 @@ func (d *Delivery) result(r Result) Result {
 // Failed is the result event of a record that became a dead letter.
 func (d *Delivery) Failed(f Failure) Result {
 	return d.result(Result{
-		EmployeeID: f.EmployeeID, Outcome: OutcomeDead, Reason: f.Reason, Attempt: f.Attempts, Requests: f.Requests,
+		EmployeeID: f.EmployeeID, Outcome: OutcomeDead, Reason: f.Reason, Attempt: f.Attempts,
 		CorrelationID: f.CorrelationID, MappingVersion: f.MappingVersion, Seconds: f.Seconds,
 	})
 }

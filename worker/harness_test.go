@@ -152,11 +152,10 @@ func (o *org) patched(employee string) int {
 // A bench is a worker's whole surroundings in virtual time.
 type bench struct {
 	*testing.T
-	org    *org
-	queue  *queuetest.Memory
-	kv     *queuetest.KV
-	cancel context.CancelFunc
-	count  int // records published
+	org   *org
+	queue *queuetest.Memory
+	kv    *queuetest.KV
+	count int // records published
 }
 
 // inBubble runs a test in virtual time, with nothing started yet.

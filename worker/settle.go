@@ -102,7 +102,7 @@ func (w *Worker) result(j *job, outcome string) queue.Result {
 		Attempt:        j.attempt(),
 		CorrelationID:  j.correlation,
 		MappingVersion: w.Provisioner.Mapping.Version(),
-		Seconds:        time.Since(j.started).Seconds(),
+		Seconds:        time.Since(j.delivery.Published).Seconds(),
 	}
 }
 
@@ -123,6 +123,9 @@ func (w *Worker) failure(j *job, v verdict, err error) queue.Failure {
 		Last:           now,
 		MappingVersion: w.Provisioner.Mapping.Version(),
 		Version:        j.version.String(),
+		Seconds:        time.Since(j.delivery.Published).Seconds(),
+		Worker:         w.Name,
+		App:            w.App,
 	}
 	if c := j.claimed(); c != nil && !c.First.IsZero() {
 		f.First = c.First

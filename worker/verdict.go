@@ -132,7 +132,7 @@ func judge(outcome Outcome, err error, a attempt) verdict {
 	case errors.Is(err, mapping.ErrNoAttributes):
 		return dead(NoAttributes, Permanent)
 
-	case errors.Is(err, ledger.ErrLost):
+	case errors.Is(err, ledger.ErrLost), errors.Is(err, queue.ErrLeaseLost):
 		return verdict{action: abandon}
 	case errors.As(err, &busy):
 		return verdict{action: retry, after: grow(busyFirst, busyMost, a.delivered)}

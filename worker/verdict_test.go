@@ -90,6 +90,7 @@ func TestEveryRowOfTheVerdictTable(t *testing.T) {
 		{"held for too long", "", errHeldTooLong, last, retryFor(brokerPause)},
 		{"the broker does not answer", "", asBroker(queue.ErrUnreachable), last, retryFor(brokerPause)},
 		{"lost claim", "", fmt.Errorf("close: %w", ledger.ErrLost), last, verdict{action: abandon}},
+		{"lost lease", "", fmt.Errorf("extend: %w", queue.ErrLeaseLost), last, verdict{action: abandon}},
 		{"another worker holds the employee", "", &ledger.BusyError{}, first, retryFor(2 * time.Second)},
 		{"and still holds it", "", &ledger.BusyError{}, attempt{limit: 5, delivered: 4}, retryFor(16 * time.Second)},
 		{"and goes on holding it", "", &ledger.BusyError{}, attempt{limit: 5, delivered: 100}, retryFor(time.Minute)},

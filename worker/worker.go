@@ -44,6 +44,9 @@ type Worker struct {
 	Metrics     *Metrics
 	Log         zerolog.Logger
 
+	// Name and App say in dead letters which worker of which release gave up.
+	Name, App string
+
 	// InFlight is how many records are held at once; most of them wait for the budget or for
 	// skills to appear, at the cost of a goroutine and a timer. Default 512.
 	InFlight int
@@ -129,7 +132,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.fetch(ctx, &handlers)
 	w.condition.set("shutting down")
 
-	grace := time.AfterFunc(w.Grace, func() { abort(errShutdown) })
+	// The last request for records may have used up to fetchWait of the grace.
+	grace := time.AfterFunc(max(w.Grace-fetchWait, 0), func() { abort(errShutdown) })
 	defer grace.Stop()
 	handlers.Wait()
 	return nil
@@ -211,17 +215,20 @@ func (w *Worker) hold(round context.Context, j *job) (held context.Context, rele
 	round, stop := context.WithTimeoutCause(round, w.Hold, errHeldTooLong)
 	held, cancel := context.WithCancelCause(round)
 	j.lose = cancel
-	var extending sync.Mutex // release waits for an extension under way
-	var renew *time.Timer
+	var (
+		extending sync.Mutex // so that release waits for an extension under way
+		released  bool
+		renew     *time.Timer
+	)
 	extending.Lock()
 	renew = time.AfterFunc(w.Lease/3, func() {
 		extending.Lock()
 		defer extending.Unlock()
-		if held.Err() != nil {
+		if released {
 			return
 		}
 		next := w.Lease / 3
-		if err := j.extend(held, w.Lease); errors.Is(err, ledger.ErrLost) {
+		if err := j.extend(held, w.Lease); errors.Is(err, ledger.ErrLost) || errors.Is(err, queue.ErrLeaseLost) {
 			cancel(err)
 			return
 		} else if err != nil {
@@ -236,7 +243,8 @@ func (w *Worker) hold(round context.Context, j *job) (held context.Context, rele
 		stop()
 		renew.Stop()
 		j.watching.Wait()
-		extending.Lock() //lint:ignore SA2001 empty on purpose: wait for the extension under way
+		extending.Lock()
+		released = true
 		extending.Unlock()
 	}
 }

@@ -305,13 +305,13 @@ func (r *rig) start(change func(*fleet)) (stop func()) {
 	if change != nil {
 		change(f)
 	}
-	stop = runFleet(r, f, zerolog.New(zerolog.NewTestWriter(r.T)).Level(zerolog.WarnLevel))
-	stopAll := sync.OnceFunc(func() {
-		stop()
+	stopFleet := runFleet(r, f, zerolog.New(zerolog.NewTestWriter(r.T)).Level(zerolog.WarnLevel))
+	stop = sync.OnceFunc(func() {
+		stopFleet()
 		broker.Close()
 	})
-	r.Cleanup(stopAll)
-	return stopAll
+	r.Cleanup(stop)
+	return stop
 }
 
 // newFleet is a worker that is less patient than in production.

@@ -226,13 +226,12 @@ func (f *fleet) budget(p *program) (*ratelimit.Bucket, error) {
 	if err != nil {
 		return nil, err
 	}
-	host, _ := os.Hostname() // only shown to people
 	b := &ratelimit.Bucket{
 		Store: store,
 		Key:   queue.Key(f.client.ClientID),
 		Limit: f.limit,
 		Clock: f.broker.Now,
-		Name:  fmt.Sprintf("%s/%d", host, os.Getpid()),
+		Name:  name(),
 		Log:   p.log,
 	}
 	registerBudget(f.reg, b)
@@ -248,6 +247,7 @@ func (f *fleet) assemble(ctx context.Context, profile genesys.Profile, clock *cl
 	if err != nil {
 		return err
 	}
+	f.worker.Name, f.worker.App = name(), version()
 	f.worker.Queue = q
 	f.worker.Lease = q.AckWait()
 	f.worker.Ledger = &ledger.Ledger{
@@ -261,6 +261,15 @@ func (f *fleet) assemble(ctx context.Context, profile genesys.Profile, clock *cl
 	f.worker.Provisioner.Mapping = f.rules
 	f.worker.Provisioner.Profile = profile
 	return nil
+}
+
+// name tells people which process this is.
+func name() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "worker"
+	}
+	return fmt.Sprintf("%s/%d", host, os.Getpid())
 }
 
 // target names the org in the ledger: what was applied to one org says nothing about another.

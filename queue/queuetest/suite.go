@@ -259,7 +259,7 @@ func (s suite) ack() {
 	s.publish(queue.Message{EmployeeID: "EMP-1", Header: map[string][]string{queue.HeaderBatch: {"b7"}}})
 	d := s.one()
 	s.ok(d.Ack(s.Context(), queue.Result{
-		EmployeeID: "EMP-1", Outcome: queue.OutcomeVerified, Attempt: 2, Requests: 3, CorrelationID: "c", MappingVersion: "m", Seconds: 1.5,
+		EmployeeID: "EMP-1", Outcome: queue.OutcomeVerified, Attempt: 2, CorrelationID: "c", MappingVersion: "m", Seconds: 1.5,
 	}))
 	if n := s.Waiting(); n != 0 {
 		s.Errorf("%d records wait", n)
@@ -273,7 +273,7 @@ func (s suite) ack() {
 	}
 	all[0].At = time.Time{}
 	want := queue.Result{
-		EmployeeID: "EMP-1", Sequence: 1, Order: d.Order, Outcome: queue.OutcomeVerified, Attempt: 2, Requests: 3,
+		EmployeeID: "EMP-1", Sequence: 1, Order: d.Order, Outcome: queue.OutcomeVerified, Attempt: 2,
 		CorrelationID: "c", MappingVersion: "m", Seconds: 1.5, Batch: "b7", Position: 1,
 	}
 	if diff := cmp.Diff(want, all[0]); diff != "" {

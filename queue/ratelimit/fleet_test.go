@@ -79,7 +79,7 @@ func TestAFleetKeepsTheLimitUsesItAndSharesItFairly(t *testing.T) {
 				}
 				span := 3 * time.Minute
 				if test.limit > 10_000 {
-					span = 61 * time.Second
+					span = 20 * time.Second // a hundred thousand grants would take too long
 				}
 				time.Sleep(span)
 				cancel()
@@ -87,8 +87,8 @@ func TestAFleetKeepsTheLimitUsesItAndSharesItFairly(t *testing.T) {
 				for _, stop := range stops {
 					stop()
 				}
-				if most := maxInWindow(j.arrived); most > test.limit {
-					t.Errorf("%d requests in one minute", most)
+				if most := maxInWindow(j.arrived); float64(most) > float64(test.limit)*min(1, span.Minutes()) {
+					t.Errorf("%d requests in one minute, or in %s", most, span)
 				}
 				if used := float64(len(j.arrived)) / (float64(test.limit) * span.Minutes()); used < .95 {
 					t.Errorf("only %.1f %% of the limit used", 100*used)

@@ -117,6 +117,26 @@ func TestPace(t *testing.T) {
 	}
 }
 
+func TestAProcessByItselfKeepsTheSamePace(t *testing.T) {
+	for _, limit := range []int{1, 60, 300, 3000} {
+		l, now := Local(limit), epoch
+		var times []time.Time
+		for now.Before(epoch.Add(3 * time.Minute)) {
+			now = now.Add(l.ReserveN(now, 1).DelayFrom(now))
+			times = append(times, now)
+		}
+		if most := maxInWindow(times); most > limit {
+			t.Errorf("limit %d: %d in one minute", limit, most)
+		}
+	}
+	unlimited := Local(0)
+	for range 1000 {
+		if !unlimited.AllowN(epoch, 1) {
+			t.Fatal("no limit, but a wait")
+		}
+	}
+}
+
 func TestTake(t *testing.T) {
 	p := paceOf(300)
 	T := p.interval

@@ -196,15 +196,12 @@ func (b *Bucket) learn(e queue.Entry) {
 	s, err := decode(e.Value)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	switch {
-	case b.shared.known && e.Revision <= b.shared.rev:
-	case err != nil: // whoever needs it next reads it again, and repairs it or complains
-		b.shared.stale = true
-	default:
-		b.adopt(shared{State: s, rev: e.Revision, known: true})
-		if b.ready {
-			b.mend()
-		}
+	if err != nil || b.shared.known && e.Revision <= b.shared.rev {
+		return // damage is found by the next swap, which fails, and repaired before the one after it
+	}
+	b.adopt(shared{State: s, rev: e.Revision, known: true})
+	if b.ready {
+		b.mend()
 	}
 }
 
