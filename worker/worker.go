@@ -132,6 +132,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.fetch(ctx, &handlers)
 	w.condition.set("shutting down")
 
+	w.Log.Info().Dur("grace", w.Grace).Msg("draining: nothing more is fetched, held records end or go back")
+
 	// The last request for records may have used up to fetchWait of the grace.
 	grace := time.AfterFunc(max(w.Grace-fetchWait, 0), func() { abort(errShutdown) })
 	defer grace.Stop()

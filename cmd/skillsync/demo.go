@@ -28,7 +28,6 @@ import (
 
 type demoCmd struct {
 	Limit   int    `default:"1200" help:"Requests a minute, for the sandbox and the worker's budget alike; 0 for none. Default: ${default}."`
-	Profile string `env:"-" default:"auto" enum:"auto,custom-attributes,routing-skills" help:"Which wire contract to speak (${enum}). Default: ${default}, which finds routing-skills."`
 	File    string `env:"-" type:"path" placeholder:"FILE" help:"Records to publish. Default: 200 sample records."`
 	Exit    bool   `env:"-" help:"End when all is settled; exit code 3 if there are dead letters."`
 	JSON    bool   `name:"json" env:"-" help:"Print the summary as one JSON object on standard output."`
@@ -194,7 +193,7 @@ func (d *demo) startWorker(p *program, log zerolog.Logger) (stop func(), err err
 	f := fleet{
 		broker: d.broker, rules: rules, limit: d.cmd.Limit, worker: w, reg: reg, starting: newPhase(""),
 		client: &genesys.Client{
-			API: d.orgURL, ClientID: "sandbox", ClientSecret: "sandbox", Authority: "hris", Profile: genesys.Profile(d.cmd.Profile),
+			API: d.orgURL, ClientID: "sandbox", ClientSecret: "sandbox", Authority: "hris",
 		},
 	}
 	done := make(chan error, 1)

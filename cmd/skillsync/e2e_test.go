@@ -166,33 +166,52 @@ func TestThreeWorkersOneKilledEveryRecordEndsOnceNewestWinsTheLimitHolds(t *test
 	}
 }
 
-func TestSIGKILLToOneOfTwoWorkersIsMadeGoodOneLeaseLater(t *testing.T) {
-	t.Parallel()
-	const lease = 4 * time.Second
-	server, b := startBroker(t, queue.Topology{AckWait: lease})
-	org := sandboxProcess(t, "--limit=0", "--read-lag=1s")
-	env := append(orgEnv(org), "NATS_URL="+server.URL(), "SKILLSYNC_LIMIT=0", "SKILLSYNC_SETTLE=2s")
-	victim := start(t, env, "worker")
-	victim.await("fetching records")
+// patchedOrg is a sandbox in this process that tells when n patches have been stored.
+func patchedOrg(t *testing.T, cfg sandbox.Config, n int) (url string, stored <-chan struct{}) {
+	t.Helper()
+	org := sandbox.New(cfg)
+	reached := make(chan struct{})
+	var once sync.Once
+	return serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		org.ServeHTTP(w, r)
+		if org.Stats().Patches >= n {
+			once.Do(func() { close(reached) })
+		}
+	})), reached
+}
 
+func await(t *testing.T, what string, happened <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-happened:
+	case <-time.After(time.Minute):
+		t.Fatalf("no %s in a minute", what)
+	}
+}
+
+func publishAll(t *testing.T, env []string, employees int) {
+	t.Helper()
 	var records strings.Builder
-	for i := 1; i <= 100; i++ {
+	for i := 1; i <= employees; i++ {
 		fmt.Fprintf(&records, `{"employee_id":"EMP-%04d","department":"Support-Tier2"}`+"\n", i)
 	}
 	if _, errs, code := call(t, env, records.String(), "publish", "-"); code != 0 {
 		t.Fatalf("publish: exit code %d: %s", code, errs)
 	}
-	// Kill it when its records are patched and none is verified yet.
-	for start := time.Now(); ; {
-		var stats sandbox.Stats
-		if get(t, org+"/_sandbox/stats", &stats); stats.Patches >= 50 {
-			break
-		}
-		if time.Since(start) > 30*time.Second {
-			t.Fatal("nothing is patched")
-		}
-		time.Sleep(10 * time.Millisecond) // the sandbox is another process: there is nothing to wait on
-	}
+}
+
+func TestSIGKILLToOneOfTwoWorkersIsMadeGoodOneLeaseLater(t *testing.T) {
+	t.Parallel()
+	const lease = 4 * time.Second
+	server, b := startBroker(t, queue.Topology{AckWait: lease})
+	cfg := sandbox.Org(100)
+	cfg.ReadLag = time.Second
+	org, half := patchedOrg(t, cfg, 50)
+	env := append(orgEnv(org), "NATS_URL="+server.URL(), "SKILLSYNC_LIMIT=0", "SKILLSYNC_SETTLE=2s")
+	victim := start(t, env, "worker")
+	victim.await("fetching records")
+	publishAll(t, env, 100)
+	await(t, "50 patches", half) // and none of them can be verified yet
 	killed := time.Now()
 	victim.signal(syscall.SIGKILL)
 	start(t, env, "worker")
@@ -205,59 +224,40 @@ func TestSIGKILLToOneOfTwoWorkersIsMadeGoodOneLeaseLater(t *testing.T) {
 	}
 }
 
-func TestSIGTERMEndsAWorkerProcessWithinItsGraceAndASecondSignalAtOnce(t *testing.T) {
+func TestSIGTERMEndsAWorkerProcessWithinItsGraceWithEveryRecordBackInTheQueue(t *testing.T) {
 	t.Parallel()
 	server, b := startBroker(t, queue.Topology{AckWait: 30 * time.Second})
-	org := sandboxProcess(t, "--read-lag=1h", "--limit=0") // nothing will ever be verified
-	env := append(orgEnv(org), "NATS_URL="+server.URL(), "SKILLSYNC_LIMIT=0", "SKILLSYNC_SETTLE=1s")
-	publish := func(from int) {
-		var records strings.Builder
-		for i := from; i < from+20; i++ {
-			fmt.Fprintf(&records, `{"employee_id":"EMP-%04d","department":"Support-Tier2"}`+"\n", i)
-		}
-		if _, errs, code := call(t, env, records.String(), "publish", "-"); code != 0 {
-			t.Fatalf("publish: exit code %d: %s", code, errs)
-		}
-	}
-	patched := func(n int) {
-		for start := time.Now(); ; {
-			var stats sandbox.Stats
-			if get(t, org+"/_sandbox/stats", &stats); stats.Patches >= n {
-				return
-			}
-			if time.Since(start) > 30*time.Second {
-				t.Fatalf("%d patches of %d", stats.Patches, n)
-			}
-			time.Sleep(10 * time.Millisecond) // see above
-		}
-	}
-	polite := start(t, append(env, "SKILLSYNC_GRACE=2s"), "worker")
-	polite.await("fetching records")
-	publish(1)
-	patched(20)
-	polite.signal(syscall.SIGTERM)
-	if code := polite.end(10 * time.Second); code != 0 {
-		t.Errorf("SIGTERM: exit code %d", code)
+	cfg := sandbox.Org(20)
+	cfg.ReadLag = time.Hour // nothing will ever be verified
+	org, all := patchedOrg(t, cfg, 20)
+	env := append(orgEnv(org), "NATS_URL="+server.URL(), "SKILLSYNC_LIMIT=0", "SKILLSYNC_SETTLE=1s", "SKILLSYNC_GRACE=2s")
+	w := start(t, env, "worker")
+	w.await("fetching records")
+	publishAll(t, env, 20)
+	await(t, "20 patches", all)
+	w.signal(syscall.SIGTERM)
+	if code := w.end(10 * time.Second); code != 0 {
+		t.Errorf("exit code %d", code)
 	}
 	wantFree(t, b, 20)
+}
 
-	stubborn := start(t, append(env, "SKILLSYNC_GRACE=10m"), "worker")
-	stubborn.await("fetching records")
-	publish(21)
-	patched(40)
-	stubborn.signal(syscall.SIGTERM)
-	stubborn.signal(syscall.SIGTERM)
-	for range 50 { // two signals in one moment can be one
-		select {
-		case <-stubborn.done:
-		case <-time.After(100 * time.Millisecond):
-			stubborn.signal(syscall.SIGTERM)
-			continue
-		}
-		break
-	}
-	if code := stubborn.end(time.Second); code != 130 {
-		t.Errorf("a second signal: exit code %d", code)
+func TestASecondSignalEndsAWorkerProcessAtOnce(t *testing.T) {
+	t.Parallel()
+	server, _ := startBroker(t, queue.Topology{AckWait: 30 * time.Second})
+	cfg := sandbox.Org(20)
+	cfg.ReadLag = time.Hour
+	org, all := patchedOrg(t, cfg, 20)
+	env := append(orgEnv(org), "NATS_URL="+server.URL(), "SKILLSYNC_LIMIT=0", "SKILLSYNC_GRACE=10m")
+	w := start(t, env, "worker")
+	w.await("fetching records")
+	publishAll(t, env, 20)
+	await(t, "20 patches", all)
+	w.signal(syscall.SIGTERM)
+	w.await("draining") // two signals in one moment can be one
+	w.signal(syscall.SIGTERM)
+	if code := w.end(5 * time.Second); code != 130 {
+		t.Errorf("exit code %d", code)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"skillsync/genesys/sandbox"
@@ -32,16 +33,23 @@ type sandboxCmd struct {
 func (sandboxCmd) Help() string {
 	return `It signs in with client id "sandbox" and secret "sandbox". External ids are kept under the authority "hris".
 
-` + sandbox.FaultHelp + `
+Faults:
+
+` + indented(sandbox.FaultHelp) + `
 
 Faults can be injected while it runs, too:
 
-  curl -d 'patch:reset-after:times=3' http://127.0.0.1:8780/_sandbox/faults
+    curl -d 'patch:reset-after:times=3' http://127.0.0.1:8780/_sandbox/faults
 
 What it counted and what its users have:
 
-  curl http://127.0.0.1:8780/_sandbox/stats
-  curl http://127.0.0.1:8780/_sandbox/users/EMP-0001`
+    curl http://127.0.0.1:8780/_sandbox/stats
+    curl http://127.0.0.1:8780/_sandbox/users/EMP-0001`
+}
+
+// indented keeps the lines of a text apart, where help texts are wrapped.
+func indented(text string) string {
+	return "    " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n    ")
 }
 
 func (c sandboxCmd) Run(p *program) error {
@@ -107,12 +115,14 @@ func (s *sandboxServer) stop() {
 	<-s.done
 }
 
-// sampleOrg is the org that deploy/samples/employees.csv is about (see the README there): some
-// users have just the skills that their records ask for, and some never show what was written.
+// sampleOrg is the org that deploy/samples/employees.csv is about (see the README there): everybody
+// has a skill that was set by hand, some have just the skills that their records ask for, and some
+// never show what was written.
 func sampleOrg(users int) sandbox.Config {
 	cfg := sandbox.Org(users)
 	for i := range cfg.Users {
 		u := &cfg.Users[i]
+		u.Skills = append(u.Skills, sandbox.Skill{Name: "Chat", Proficiency: 3})
 		switch {
 		case "EMP-0141" <= u.ExternalID && u.ExternalID <= "EMP-0165" && len(u.ExternalID) == len("EMP-0165"):
 			u.Skills = append(u.Skills, sandbox.Skill{Name: "Billing", Proficiency: 3})
