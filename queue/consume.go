@@ -218,9 +218,10 @@ func (l *lease) DeadLetter(ctx context.Context, f Failure) error {
 }
 
 // held tells whether nobody else can have the record. The broker does not look: it takes an
-// acknowledgement from anybody, and a late "give back" starts one more delivery.
+// acknowledgement from anybody, and a late "give back" starts one more delivery. The broker's
+// lease began when it sent the message, a little before ours: hence the twentieth.
 func (l *lease) held() error {
-	if time.Since(*l.renewed.Load()) >= l.ackWait {
+	if time.Since(*l.renewed.Load()) >= l.ackWait-l.ackWait/20 {
 		return ErrLeaseLost
 	}
 	return nil
