@@ -149,9 +149,9 @@ func (w *Worker) desire(j *job) (err error) {
 func versionOf(rec employee.Record, order queue.Order) ledger.Version {
 	switch {
 	case rec.HasVersion:
-		return ledger.Version{Kind: "version", N: rec.Version, Order: order}
+		return ledger.Version{Kind: ledger.ByVersion, N: rec.Version, Order: order}
 	case !rec.UpdatedAt.IsZero():
-		return ledger.Version{Kind: "updated_at", N: rec.UpdatedAt.UnixMicro(), Order: order}
+		return ledger.Version{Kind: ledger.ByUpdatedAt, N: rec.UpdatedAt.UnixMicro(), Order: order}
 	}
 	return ledger.Version{Order: order}
 }

@@ -78,13 +78,10 @@ func (w *Worker) bury(ctx context.Context, j *job, v verdict, err error) error {
 	return nil
 }
 
-// maxMark is what the ledger keeps of a failure (see ledger.Claim.Dead).
-const maxMark = 4 << 10
-
 // mark is what the ledger remembers of a failure: all of it, unless that is too much.
 func mark(f queue.Failure) json.RawMessage {
 	data, err := json.Marshal(f)
-	if err != nil || len(data) > maxMark {
+	if err != nil || len(data) > ledger.MaxFailure {
 		f.Expected, f.Actual = nil, nil // the copy among the dead letters has them
 		data, _ = json.Marshal(f)       // texts and numbers only: it cannot fail
 	}

@@ -111,8 +111,8 @@ func (c *Claim) Close(ctx context.Context, outcome, digest string, verifiedAt ti
 // same one, with failure (JSON, at most 4 KiB, without personal data). patched tells whether a
 // patch may have gone out.
 func (c *Claim) Dead(ctx context.Context, failure json.RawMessage, patched bool) error {
-	if len(failure) > maxFailure || !json.Valid(failure) {
-		return fmt.Errorf("bury %s: a failure must be JSON of at most %d bytes, not of %d", c.key, maxFailure, len(failure))
+	if len(failure) > MaxFailure || !json.Valid(failure) {
+		return fmt.Errorf("bury %s: a failure must be JSON of at most %d bytes, not of %d", c.key, MaxFailure, len(failure))
 	}
 	return c.end(ctx, "bury", func(e *entry) { e.bury(failure, patched, c.ledger.now()) })
 }

@@ -10,10 +10,12 @@ import (
 )
 
 const (
-	schema     = 1
-	maxTries   = 8       // records of one employee whose attempts are remembered
-	maxFailure = 4 << 10 // bytes of a stored failure
+	schema   = 1
+	maxTries = 8 // records of one employee whose attempts are remembered
 )
+
+// MaxFailure is what Claim.Dead takes, in bytes.
+const MaxFailure = 4 << 10
 
 // An entry is what the ledger knows of one employee. Its methods are the rules: no I/O, no clock.
 // It holds no name, address or attribute value.

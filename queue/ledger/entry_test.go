@@ -220,10 +220,10 @@ func TestAnEntryIsOfBoundedSize(t *testing.T) {
 		if err := e.take(Request{Version: v, Delivered: 1}, "worker", "worker/1", noon, time.Minute); err != nil {
 			t.Fatal(err)
 		}
-		e.bury(json.RawMessage(`"`+strings.Repeat("x", maxFailure-2)+`"`), true, noon)
+		e.bury(json.RawMessage(`"`+strings.Repeat("x", MaxFailure-2)+`"`), true, noon)
 	}
 	value, err := json.Marshal(e)
-	if err != nil || len(value) > maxTries*(maxFailure+300)+1000 {
+	if err != nil || len(value) > maxTries*(MaxFailure+300)+1000 {
 		t.Fatalf("%d bytes, %v", len(value), err)
 	}
 	if first := e.Tries[0].Version.Order.Seq - 1<<62; len(e.Tries) != maxTries || first != 42 {

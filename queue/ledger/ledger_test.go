@@ -122,7 +122,7 @@ func TestADeadMarkOutlivesAReleaseAndANewerRecord(t *testing.T) {
 func TestAFailureThatIsTooBigOrNoJSONIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := mustClaim(t, open(queuetest.NewKV(), "a"), at(1), 1)
-		for _, failure := range []string{`"` + strings.Repeat("x", maxFailure) + `"`, `not json`, ``} {
+		for _, failure := range []string{`"` + strings.Repeat("x", MaxFailure) + `"`, `not json`, ``} {
 			if err := c.Dead(t.Context(), json.RawMessage(failure), false); err == nil {
 				t.Errorf("took a failure of %d bytes", len(failure))
 			}

@@ -3,13 +3,20 @@ package ledger
 import (
 	"cmp"
 	"fmt"
+	"time"
 
 	"skillsync/queue"
 )
 
+// What a record can say of its own age.
+const (
+	ByVersion   = "version"    // N is an integer of the publisher's
+	ByUpdatedAt = "updated_at" // N is microseconds since 1970, which holds any year that can be written
+)
+
 // A Version tells which of two records of one employee is newer.
 type Version struct {
-	Kind  string      `json:"kind,omitempty"` // what N is: "version", "updated_at", or "" for a record that has neither
+	Kind  string      `json:"kind,omitempty"` // what N is: ByVersion, ByUpdatedAt, or "" for a record that has neither
 	N     int64       `json:"n,omitempty"`
 	Order queue.Order `json:"order"`
 }
@@ -25,8 +32,11 @@ func (v Version) Compare(w Version) int {
 }
 
 func (v Version) String() string {
-	if v.Kind == "" {
+	switch v.Kind {
+	case "":
 		return fmt.Sprintf("sequence=%d", v.Order.Seq)
+	case ByUpdatedAt:
+		return "updated_at=" + time.UnixMicro(v.N).UTC().Format(time.RFC3339Nano)
 	}
 	return fmt.Sprintf("%s=%d", v.Kind, v.N)
 }
