@@ -65,7 +65,11 @@ func (f brokerFlags) connect(p *program) (*queue.Broker, error) {
 		}
 		url = running
 	}
-	config, err := f.config(url, p.log)
+	log := p.log
+	if log.GetLevel() == zerolog.InfoLevel {
+		log = log.Level(zerolog.WarnLevel) // that it connected is no news to somebody who waits for an answer
+	}
+	config, err := f.config(url, log)
 	if err != nil {
 		return nil, err
 	}
