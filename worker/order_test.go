@@ -1,0 +1,117 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"skillsync/genesys"
+	"skillsync/queue"
+)
+
+func TestNewerWinsInEveryOrder(t *testing.T) {
+	v := func(n int) map[string]any { return map[string]any{"version": n} }
+	at := func(s string) map[string]any { return map[string]any{"updated_at": s} }
+	t.Run("the older record waits behind the newer one", func(t *testing.T) {
+		inBubble(t, func(b *bench) {
+			defer b.start(b.worker("w"))()
+			b.publish("E1", "b", v(2))
+			b.settle(time.Minute)
+			b.publish("E1", "a", v(1))
+			b.settle(time.Minute)
+			b.wantOutcomes(map[string]int{"verified": 1, "superseded": 1})
+			if got := b.org.has("E1"); got != "[B]" {
+				t.Errorf("the user has %s", got)
+			}
+		})
+	})
+	t.Run("the newer record waits in the stream", func(t *testing.T) {
+		inBubble(t, func(b *bench) {
+			b.publish("E1", "a")
+			b.publish("E1", "b")
+			b.publish("E1", "c")
+			defer b.start(b.worker("w"))()
+			b.settle(time.Minute)
+			b.wantOutcomes(map[string]int{"superseded": 2, "verified": 1})
+			if got, n := b.org.has("E1"), b.org.patched("E1"); got != "[C]" || n != 1 {
+				t.Errorf("the user has %s after %d patches", got, n)
+			}
+		})
+	})
+	t.Run("time stamps decide over the order of publishing", func(t *testing.T) {
+		inBubble(t, func(b *bench) {
+			b.publish("E1", "b", at("2026-11-23T10:00:00Z"))
+			b.publish("E1", "a", at("2026-11-23T10:00:00+02:00"))
+			defer b.start(b.worker("w"))()
+			b.settle(3 * time.Minute)
+			b.outcomes() // the older one may have come first, and then it is verified too
+			if got := b.org.has("E1"); got != "[B]" {
+				t.Errorf("the user has %s", got)
+			}
+		})
+	})
+	t.Run("a replay of an older record", func(t *testing.T) {
+		inBubble(t, func(b *bench) {
+			fail := true
+			b.org.onFind = func(p genesys.Person) (string, error) {
+				if fail {
+					return "", genesys.ErrUserNotFound
+				}
+				return "user-of-" + p.EmployeeID, nil
+			}
+			defer b.start(b.worker("w"))()
+			b.publish("E1", "a")
+			b.settle(time.Minute)
+			fail = false
+			b.publish("E1", "b")
+			b.settle(time.Minute)
+			if err := b.queue.Replay(b.Context(), b.queue.Dead()[0].Sequence); err != nil {
+				t.Fatal(err)
+			}
+			b.settle(time.Minute)
+			if got := b.org.has("E1"); got != "[B]" {
+				t.Errorf("the user has %s", got)
+			}
+			if last := b.queue.Results()[2]; last.Outcome != queue.OutcomeSuperseded {
+				t.Errorf("the replay ended as %s", last.Outcome)
+			}
+		})
+	})
+	t.Run("a newer record that cannot be applied does not hide an older one that can", func(t *testing.T) {
+		inBubble(t, func(b *bench) {
+			b.publish("E1", "a")
+			b.publishRaw("E1", []byte(`{"employee_id":"E1","department":7,"department":8}`))
+			defer b.start(b.worker("w"))()
+			b.settle(time.Minute)
+			b.wantOutcomes(map[string]int{"verified": 1, "bad_record": 1})
+		})
+	})
+}
+
+func TestTwoWorkersNeverHoldOneEmployeeAtOnce(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		var busy, most atomic.Int32
+		b.org.onPatch = func(context.Context, string) error {
+			most.Store(max(most.Load(), busy.Add(1)))
+			time.Sleep(2 * time.Second)
+			busy.Add(-1)
+			return nil
+		}
+		defer b.start(b.worker("w1"))()
+		defer b.start(b.worker("w2"))()
+		for i := range 6 { // without a key on the subject nothing is superseded in the stream
+			data, _ := json.Marshal(map[string]any{"employee_id": "E1", "department": string("abc"[i%3])})
+			b.publishRaw("", data)
+		}
+		b.settle(10 * time.Minute)
+		if most.Load() > 1 {
+			t.Errorf("%d patches of one user at once", most.Load())
+		}
+		if got := b.org.has("E1"); got != "[C]" {
+			t.Errorf("the user has %s, the newest record says C", got)
+		}
+		b.outcomes()
+	})
+}
