@@ -22,7 +22,8 @@ type job struct {
 	version ledger.Version
 	want    mapping.Desired
 	digest  string
-	key     string // the employee's, empty until the record is decoded
+	settle  time.Duration // to wait before the first look
+	key     string        // the employee's, empty until the record is decoded
 
 	lose     context.CancelCauseFunc // ends the context that the record is held under
 	watching sync.WaitGroup
@@ -87,39 +88,56 @@ func (w *Worker) apply(held, running context.Context, j *job) (Outcome, error) {
 	defer cancel(nil)
 	defer context.AfterFunc(running, func() { cancel(errShutdown) })()
 
-	if newer, err := w.newerWaits(before, j); err != nil {
-		return "", cause(before, err)
+	done, err := w.untilPatched(before, held, j)
+	if err != nil || done != "" {
+		return done, cause(before, err)
+	}
+	return w.verify(held, j)
+}
+
+// untilPatched takes a record as far as its patch, or to an outcome that needs none. Only so many
+// records are on this stretch at once: of a backlog, the first are done early, where otherwise
+// all would be looked up before any is patched.
+func (w *Worker) untilPatched(ctx, held context.Context, j *job) (Outcome, error) {
+	select {
+	case w.turns <- struct{}{}:
+		defer func() { <-w.turns }()
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+	if newer, err := w.newerWaits(ctx, j); err != nil {
+		return "", err
 	} else if newer {
 		return Superseded, nil
 	}
-	if err := w.take(before, j); err != nil {
-		return "", cause(before, err)
+	if err := w.take(ctx, j); err != nil {
+		return "", err
 	}
 	j.watch(held)
 	if err := w.desire(j); err != nil {
 		return "", err
 	}
-	settle := time.Duration(0) // waited for already, by the delivery that patched
-	if j.claim.PatchedDigest != j.digest {
-		if w.stands(j) {
-			return Unchanged, w.close(held, j, Unchanged, j.claim.VerifiedAt)
-		}
-		patched, err := w.patch(before, j)
-		if err != nil {
-			return "", cause(before, err)
-		}
-		if !patched { // a read has just shown that everything is as it should be
-			return Unchanged, w.close(held, j, Unchanged, time.Now())
-		}
-		settle = w.Provisioner.Settle
+	if j.claim.PatchedDigest == j.digest {
+		return "", nil // by an earlier delivery, which also waited for it to settle, or began to
 	}
-	return w.verify(held, j, settle)
+	if w.stands(j) {
+		return Unchanged, w.close(ctx, j, Unchanged, j.claim.VerifiedAt)
+	}
+	patched, err := w.patch(ctx, j)
+	if err != nil {
+		return "", err
+	}
+	if !patched { // a read has just shown that everything is as it should be
+		return Unchanged, w.close(ctx, j, Unchanged, time.Now())
+	}
+	j.settle = w.Provisioner.Settle
+	return "", nil
 }
 
-// cause tells why ctx ended, if it has: what a step met while being stopped says nothing about
-// the record.
+// cause tells why ctx ended, if it has, in place of err: what a step met while being stopped says
+// nothing about the record.
 func cause(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return err
@@ -226,9 +244,9 @@ func (w *Worker) patchUser(ctx context.Context, j *job, remembered string) (bool
 }
 
 // verify reads until the user is as wanted, and closes the ledger entry.
-func (w *Worker) verify(ctx context.Context, j *job, settle time.Duration) (Outcome, error) {
+func (w *Worker) verify(ctx context.Context, j *job) (Outcome, error) {
 	j.asked = true
-	_, lag, err := w.Provisioner.Verify(ctx, j.claim.UserID, j.want, settle)
+	_, lag, err := w.Provisioner.Verify(ctx, j.claim.UserID, j.want, j.settle)
 	if err != nil {
 		return "", err
 	}

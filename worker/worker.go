@@ -50,6 +50,9 @@ type Worker struct {
 	// InFlight is how many records are held at once; most of them wait for the budget or for
 	// skills to appear, at the cost of a goroutine and a timer. Default 512.
 	InFlight int
+	// Starting is how many of them are on their way to the patch at once; the others wait their
+	// turn, or for skills to appear. Default 128, twice the requests that are out at once.
+	Starting int
 	// Attempts is how often a record may fail through its own fault before it becomes a dead
 	// letter. Default 5.
 	Attempts int
@@ -66,6 +69,7 @@ type Worker struct {
 	Fresh time.Duration
 
 	gate      *gate
+	turns     chan struct{} // one for each record that is on its way to the patch
 	condition condition
 }
 
@@ -103,6 +107,7 @@ func (w *Worker) NotReady() string { return w.condition.get() }
 
 func (w *Worker) defaults() {
 	w.InFlight = positive(w.InFlight, 512)
+	w.Starting = positive(w.Starting, 128)
 	w.Attempts = positive(w.Attempts, 5)
 	w.Lease = positive(w.Lease, time.Minute)
 	w.Hold = positive(w.Hold, 15*time.Minute)
@@ -126,7 +131,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.defaults()
 	work, abort := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer abort(nil)
-	w.gate = newGate(work)
+	w.gate, w.turns = newGate(work), make(chan struct{}, w.Starting)
 
 	var handlers sync.WaitGroup
 	w.fetch(ctx, &handlers)
