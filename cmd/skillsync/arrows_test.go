@@ -19,6 +19,8 @@ func TestPackagesKnowOnlyWhatTheyMay(t *testing.T) {
 		"worker":          {"cmd", "genesys/sandbox", "queue/embedded", "queue/queuetest"},
 		"worker/employee": {"genesys", "queue", "cmd"},
 		"worker/mapping":  {"queue", "cmd", "genesys/sandbox"},
+
+		"cmd/skillsync/console": {"genesys", "worker"},
 	}
 	for from, to := range forbidden {
 		deps := goList(t, "-deps", "skillsync/"+from)

@@ -83,6 +83,8 @@ func TestBadInputGetsAClearErrorAndTheRightExitCode(t *testing.T) {
 
 		{"dlq replay without a selection", env, []string{"dlq", "replay"}, "", exitMisuse, []string{"--all"}},
 		{"dlq replay of what and all", env, []string{"dlq", "replay", "1", "--all"}, "", exitMisuse, []string{"not both"}},
+		{"console: an address that others can reach", env, []string{"console", "--address=:0"}, "", exitMisuse, []string{"no sign-in yet", "127.0.0.1:8788"}},
+		{"console: no address at all", env, []string{"console", "--address=here"}, "", exitMisuse, []string{"--address", "127.0.0.1:8788"}},
 		{"dlq show of what is not there", env, []string{"dlq", "show", "99"}, "", exitFailed, []string{"99", "not found"}},
 		{"sandbox with a fault nobody knows", nil, []string{"sandbox", "--fault=patch:explode"}, "", exitMisuse, []string{"explode", "reset-after"}},
 	} {
@@ -116,7 +118,7 @@ func TestApplyShowsEveryStepAndSucceedsOnlyWhenVerified(t *testing.T) {
 			cfg.Serve, cfg.ReadLag = profile, 300*time.Millisecond
 			cfg.Users[1].Drop = true
 			org := sandbox.New(cfg)
-			env := append(orgEnv(serve(t, org)), "SKILLSYNC_SETTLE=100ms", "SKILLSYNC_VERIFY_TIMEOUT=2s")
+			env := append(orgEnv(onPort(t, org)), "SKILLSYNC_SETTLE=100ms", "SKILLSYNC_VERIFY_TIMEOUT=2s")
 			record := `{"employee_id":"EMP-0007","department":"Support-Tier2"}`
 			out, errs, code := call(t, env, record, "apply", "-")
 			if code != 0 {

@@ -109,13 +109,14 @@ func (c demoCmd) Run(p *program) error {
 
 // A demo is the whole system in one process.
 type demo struct {
-	cmd    demoCmd
-	server *embedded.Server
-	org    *sandbox.Sandbox
-	orgURL string
-	broker *queue.Broker
-	ops    *opsServer
-	stop   func() // ends everything that was started, last first
+	cmd     demoCmd
+	server  *embedded.Server
+	org     *sandbox.Sandbox
+	orgURL  string
+	broker  *queue.Broker
+	ops     *server
+	console *server // nil with --exit
+	stop    func()  // ends everything that was started, last first
 }
 
 func (c demoCmd) start(p *program) (_ *demo, err error) {
@@ -169,6 +170,12 @@ func (c demoCmd) start(p *program) (_ *demo, err error) {
 		return nil, err
 	}
 	started = append(started, stopWorker)
+	if !c.Exit {
+		if d.console, err = startConsole(defaultConsole, true, d.broker); err != nil {
+			return nil, err
+		}
+		started = append(started, d.console.stop)
+	}
 	d.introduce(p.err)
 	return d, nil
 }
@@ -215,9 +222,9 @@ func (d *demo) introduce(w io.Writer) {
 	fmt.Fprintf(w, `The whole system in one process; nothing outside this machine is touched.
   broker   %s   (NATS with JetStream)
   sandbox  %s   (a Genesys Cloud with 10,000 users; %s)
-  worker   http://%s/metrics
+  worker   %s/metrics
 
-`, d.server.URL(), d.orgURL, limit, d.ops.ln.Addr())
+`, d.server.URL(), d.orgURL, limit, d.ops.url)
 }
 
 // batch publishes the records and waits until every one of them is settled.
@@ -316,9 +323,10 @@ The demo stays up until Ctrl-C. In another terminal:
   %s dlq ls                 the dead letters, and why
   %s dlq replay --all       try them again
   %s status                 backlog and outcomes
+  %s   the same on a page
   echo '{"employee_id":"EMP-0500","department":"Billing"}' | %s publish -
   curl %s/_sandbox/users/EMP-0500
-`, d.server.URL(), self, self, self, self, d.orgURL)
+`, d.server.URL(), self, self, self, d.console.url, self, d.orgURL)
 }
 
 // invocation is how the person at the terminal started this program.

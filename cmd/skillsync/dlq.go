@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"skillsync/cmd/skillsync/console"
 	"skillsync/queue"
 )
 
@@ -68,7 +69,7 @@ func (c dlqLsCmd) Run(p *program) error {
 	w := tabwriter.NewWriter(p.out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "SEQ\tSINCE\tEMPLOYEE\tREASON\tTRIES\tREPLAYS\tWHY")
 	for _, d := range page {
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%d\t%d\t%s\n", d.Sequence, ago(d.At), orDash(d.EmployeeID), d.Reason, d.Attempts, d.Replays, short(d.Error, 90))
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%d\t%d\t%s\n", d.Sequence, console.Ago(d.At), orDash(d.EmployeeID), d.Reason, d.Attempts, d.Replays, short(d.Error, 90))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -113,7 +114,7 @@ func (c dlqShowCmd) Run(p *program) error {
 			return err
 		}
 		if !c.Values {
-			d.Data = hideValues(d.Data)
+			d.Data = console.HideValues(d.Data)
 		}
 		if c.JSON {
 			err = eachJSON(p.out, []queue.DeadLetter{d}, func(d queue.DeadLetter) any {
@@ -132,28 +133,6 @@ func (c dlqShowCmd) Run(p *program) error {
 	return nil
 }
 
-// hideValues keeps of a record its field names and the employee's id.
-func hideValues(data []byte) []byte {
-	var fields map[string]any
-	if json.Unmarshal(data, &fields) != nil {
-		return fmt.Appendf(nil, "%q", fmt.Sprintf("(%d bytes that are no record; --values shows them)", len(data)))
-	}
-	for name, value := range fields {
-		if _, isString := value.(string); isString && (name == "employee_id" || name == "user_id" || name == "version" || name == "updated_at") {
-			continue
-		}
-		if _, isNumber := value.(float64); isNumber && name == "version" {
-			continue
-		}
-		fields[name] = "…"
-	}
-	hidden, err := json.Marshal(fields)
-	if err != nil {
-		return nil
-	}
-	return hidden
-}
-
 // rawJSON is data as part of a JSON document: itself, or as a string if it is no JSON.
 func rawJSON(data []byte) json.RawMessage {
 	if json.Valid(data) {
@@ -170,7 +149,7 @@ func showDeadLetter(out io.Writer, d queue.DeadLetter) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	row := func(name, format string, args ...any) {
 		if text := fmt.Sprintf(format, args...); text != "" && text != "0" {
-			fmt.Fprintf(w, "%s\t%s\n", name, printable(text))
+			fmt.Fprintf(w, "%s\t%s\n", name, console.Printable(text))
 		}
 	}
 	row("dead letter", "%d, since %s", d.Sequence, d.At.Format(time.RFC3339))
@@ -344,7 +323,7 @@ func (c statusCmd) Run(p *program) error {
 	w := tabwriter.NewWriter(p.out, 0, 8, 2, ' ', 0)
 	backlog := fmt.Sprintf("%d waiting, %d in flight or waiting for their retry", s.Waiting, s.InFlight)
 	if s.Backlog > 0 {
-		backlog += ", the oldest " + ago(s.Oldest)
+		backlog += ", the oldest " + console.Ago(s.Oldest)
 	}
 	fmt.Fprintf(w, "backlog\t%s\n", backlog)
 	if s.Orphans > 0 {
@@ -377,33 +356,10 @@ func eachJSON[T any](out io.Writer, items []T, view func(T) any) error {
 	return nil
 }
 
-// ago is a moment for a person.
-func ago(t time.Time) string {
-	switch d := time.Since(t); {
-	case d < time.Minute:
-		return fmt.Sprintf("%d s ago", max(0, int(d.Seconds())))
-	case d < time.Hour:
-		return fmt.Sprintf("%d min ago", int(d.Minutes()))
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%d h ago", int(d.Hours()))
-	}
-	return t.Format(time.DateOnly)
-}
-
 func short(s string, most int) string {
-	s = printable(s)
+	s = console.Printable(s)
 	if r := []rune(s); len(r) > most {
 		return string(r[:most-1]) + "…"
 	}
 	return s
-}
-
-// printable keeps what a record carries from moving the terminal's cursor, or worse.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == ' ' || strconv.IsPrint(r) {
-			return r
-		}
-		return '·'
-	}, s)
 }

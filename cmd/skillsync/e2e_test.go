@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 
 	"skillsync/genesys/sandbox"
 	"skillsync/queue"
+	"skillsync/queue/queuetest"
 )
 
 // get reads JSON from the sandbox's control surface.
@@ -131,9 +133,8 @@ func TestThreeWorkersOneKilledEveryRecordEndsOnceNewestWinsTheLimitHolds(t *test
 	if got["superseded"] < 400 {
 		t.Errorf("%d superseded; 400 records have a newer one behind them in the stream", got["superseded"])
 	}
-	status, err := b.Status(t.Context())
-	if err != nil || status.Backlog != 0 || status.Dead["user_not_found"] != uint64(work.dead) {
-		t.Errorf("in the end: %+v, %v", status, err)
+	if status := emptied(t, b); status.Dead["user_not_found"] != uint64(work.dead) {
+		t.Errorf("in the end: %+v", status)
 	}
 	for employee, department := range work.newest {
 		var user sandbox.User
@@ -172,7 +173,7 @@ func patchedOrg(t *testing.T, cfg sandbox.Config, n int) (url string, stored <-c
 	org := sandbox.New(cfg)
 	reached := make(chan struct{})
 	var once sync.Once
-	return serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return onPort(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		org.ServeHTTP(w, r)
 		if org.Stats().Patches >= n {
 			once.Do(func() { close(reached) })
@@ -221,6 +222,42 @@ func TestSIGKILLToOneOfTwoWorkersIsMadeGoodOneLeaseLater(t *testing.T) {
 	}
 	if took := time.Since(killed); took > lease+20*time.Second {
 		t.Errorf("all done %s after the kill; the lease is %s", took, lease)
+	}
+}
+
+// The process that is killed is a worker and the broker of all: everything that was acknowledged
+// must be on its disk.
+func TestSIGKILLToTheBrokerLosesAndRepeatsNothing(t *testing.T) {
+	t.Parallel()
+	cfg := sandbox.Org(300)
+	cfg.ReadLag = 300 * time.Millisecond
+	org, some := patchedOrg(t, cfg, 60)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := ln.Addr().String()
+	ln.Close()
+	env := append(orgEnv(org), "SKILLSYNC_LIMIT=0", "SKILLSYNC_SETTLE=200ms", "SKILLSYNC_ACK_WAIT=4s")
+	own := append(append([]string{}, env...), "SKILLSYNC_STORE="+filepath.Join(t.TempDir(), "store"), "SKILLSYNC_NATS_LISTEN="+addr)
+	env = append(env, "NATS_URL=nats://"+addr)
+
+	broker := start(t, own, "worker")
+	broker.await("fetching records")
+	start(t, env, "worker").await("fetching records")
+	publishAll(t, env, 300)
+	await(t, "60 patches", some)
+	broker.signal(syscall.SIGKILL)
+	broker.end(10 * time.Second)
+	start(t, own, "worker").await("fetching records")
+
+	b := queuetest.Connect(t, "nats://"+addr)
+	got := count(settled(t, b, 300, 2*time.Minute, nil))
+	if got["verified"]+got["unchanged"] != 300 {
+		t.Errorf("outcomes %v", got)
+	}
+	if status := emptied(t, b); len(status.Dead) != 0 {
+		t.Errorf("in the end: %+v", status)
 	}
 }
 

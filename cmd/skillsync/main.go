@@ -31,6 +31,7 @@ type cli struct {
 	Apply   applyCmd   `cmd:"" help:"Apply one record now, without the queue, and show every step."`
 	Status  statusCmd  `cmd:"" help:"Backlog, records in flight, outcomes and dead letters."`
 	DLQ     dlqCmd     `cmd:"" name:"dlq" help:"Look at dead letters, replay or drop them."`
+	Console consoleCmd `cmd:"" help:"The operator's page: backlog, outcomes, dead letters."`
 	Setup   setupCmd   `cmd:"" help:"Create the streams, the consumer and the buckets on a broker, or bring them up to date."`
 	Mapping mappingCmd `cmd:"" help:"Check a mapping."`
 	Sandbox sandboxCmd `cmd:"" help:"A Genesys Cloud that runs on this machine, with its limits, its lag and its faults."`

@@ -1,13 +1,8 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"syscall"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -17,21 +12,12 @@ import (
 
 const defaultListen = "127.0.0.1:2112"
 
-// An opsServer answers on one port what machines ask of a worker: /livez says that the process
-// runs, /readyz whether it fetches records and if not why, /metrics the numbers.
-type opsServer struct {
-	http *http.Server
-	ln   net.Listener
-	done chan struct{}
-}
-
-// startOps listens on addr. Where addr is the default and taken, as by a second worker on the
-// same machine, a free port is used and logged; an address that somebody chose must be had.
-func startOps(addr string, reg *prometheus.Registry, notReady func() string, log zerolog.Logger) (*opsServer, error) {
-	ln, err := net.Listen("tcp", addr)
-	if errors.Is(err, syscall.EADDRINUSE) && addr == defaultListen {
-		ln, err = net.Listen("tcp", "127.0.0.1:0")
-	}
+// startOps answers on one port what machines ask of a worker: /livez says that the process runs,
+// /readyz whether it fetches records and if not why, /metrics the numbers. Where addr is the
+// default and taken, as by a second worker on the same machine, a free port is used and logged;
+// an address that somebody chose must be had.
+func startOps(addr string, reg *prometheus.Registry, notReady func() string, log zerolog.Logger) (*server, error) {
+	ln, err := listen(addr, addr == defaultListen)
 	if err != nil {
 		return nil, fmt.Errorf("health and metrics: %w; choose another address with --listen", err)
 	}
@@ -45,28 +31,9 @@ func startOps(addr string, reg *prometheus.Registry, notReady func() string, log
 		fmt.Fprintln(w, "ok")
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
-	s := &opsServer{
-		http: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second},
-		ln:   ln,
-		done: make(chan struct{}),
-	}
-	go func() {
-		defer close(s.done)
-		if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-			log.Error().Err(err).Msg("health and metrics server ended")
-		}
-	}()
-	log.Info().Str("address", "http://"+ln.Addr().String()).Msg("health and metrics: /livez /readyz /metrics")
+	s := startServer(ln, mux, func(err error) { log.Error().Err(err).Msg("health and metrics server ended") })
+	log.Info().Str("address", s.url).Msg("health and metrics: /livez /readyz /metrics")
 	return s, nil
-}
-
-func (s *opsServer) stop() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if s.http.Shutdown(ctx) != nil {
-		s.http.Close()
-	}
-	<-s.done
 }
 
 // newRegistry has what every Go process can tell of itself.

@@ -241,6 +241,23 @@ func settled(t testing.TB, b *queue.Broker, n int, within time.Duration, each fu
 	return results
 }
 
+// emptied waits for the last acknowledgements: they come after the results.
+func emptied(t *testing.T, b *queue.Broker) queue.Status {
+	t.Helper()
+	for began := time.Now(); ; {
+		status, err := b.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status.Backlog == 0 {
+			return status
+		}
+		if time.Since(began) > 30*time.Second {
+			t.Fatalf("every record has a result, and some are still in the queue: %+v", status)
+		}
+	}
+}
+
 // count is the results by outcome, dead letters by reason.
 func count(results map[uint64]queue.Result) map[string]int {
 	n := map[string]int{}
@@ -275,10 +292,10 @@ func newRig(t *testing.T, cfg sandbox.Config) *rig {
 	t.Helper()
 	server, b := startBroker(t, queue.Topology{AckWait: 5 * time.Second})
 	s := sandbox.New(cfg)
-	return &rig{T: t, broker: b, url: server.URL(), sandbox: s, orgURL: serve(t, s)}
+	return &rig{T: t, broker: b, url: server.URL(), sandbox: s, orgURL: onPort(t, s)}
 }
 
-func serve(t *testing.T, h http.Handler) string {
+func onPort(t *testing.T, h http.Handler) string {
 	t.Helper()
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)

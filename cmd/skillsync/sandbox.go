@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -80,39 +78,13 @@ func (c sandboxCmd) Run(p *program) error {
 	return nil
 }
 
-// A sandboxServer is a sandbox on a port.
-type sandboxServer struct {
-	url  string
-	http *http.Server
-	done chan struct{}
-}
-
-func serveSandbox(h http.Handler, addr string) (*sandboxServer, error) {
-	ln, err := net.Listen("tcp", addr)
+// serveSandbox puts a sandbox on a port.
+func serveSandbox(h http.Handler, addr string) (*server, error) {
+	ln, err := listen(addr, false)
 	if err != nil {
 		return nil, fmt.Errorf("sandbox: %w; choose another address with --address", err)
 	}
-	s := &sandboxServer{
-		url:  "http://" + ln.Addr().String(),
-		http: &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second},
-		done: make(chan struct{}),
-	}
-	go func() {
-		defer close(s.done)
-		if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-			panic(err) // nothing else ends Serve
-		}
-	}()
-	return s, nil
-}
-
-func (s *sandboxServer) stop() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if s.http.Shutdown(ctx) != nil {
-		s.http.Close()
-	}
-	<-s.done
+	return startServer(ln, h, func(err error) { panic(err) }), nil // nothing but stop ends it
 }
 
 // sampleOrg is the org that deploy/samples/employees.csv is about (see the README there): everybody

@@ -182,7 +182,7 @@ func (f *fleet) run(p *program) error {
 	if err != nil {
 		return unlessDone(p.ctx, err)
 	}
-	f.client.Limiter, f.client.MaxInFlight = bucket, f.atOnce
+	f.client.Limiter, f.client.MaxInFlight, f.worker.Starting = bucket, f.atOnce, 2*f.atOnce
 	f.client.OnThrottle = func(ctx context.Context, d time.Duration) {
 		if err := bucket.Throttled(context.WithoutCancel(ctx), d, "Genesys Cloud answered 429"); err != nil {
 			p.log.Warn().Err(err).Msg("the fleet could not be told of a 429")
