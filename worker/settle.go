@@ -210,12 +210,12 @@ func (w *Worker) report(j *job, v verdict, err, settleErr error) {
 		Int("attempt", j.attempt()).
 		Int("delivery", j.delivery.Delivered).
 		Str("verdict", v.String()).
-		Dur("took", took)
+		Float64("seconds", took.Seconds())
 	if j.correlation != "" {
 		e = e.Str("correlation_id", j.correlation)
 	}
 	if v.action == retry {
-		e = e.Dur("after", v.after)
+		e = e.Float64("after_seconds", v.after.Seconds())
 	}
 	if err != nil && v.action != ack {
 		e = e.Str("error", w.explain(j, err))

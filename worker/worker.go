@@ -137,7 +137,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.fetch(ctx, &handlers)
 	w.condition.set("shutting down")
 
-	w.Log.Info().Dur("grace", w.Grace).Msg("draining: nothing more is fetched, held records end or go back")
+	w.Log.Info().Stringer("grace", w.Grace).Msg("draining: nothing more is fetched, held records end or go back")
 
 	// The last request for records may have used up to fetchWait of the grace.
 	grace := time.AfterFunc(max(w.Grace-fetchWait, 0), func() { abort(errShutdown) })
@@ -286,6 +286,6 @@ func origin(err error) error {
 func (w *Worker) halt(why string) {
 	w.condition.set(why)
 	if w.gate.shut(why) {
-		w.Log.Error().Str("reason", why).Dur("probe_every", probeEvery).Msg("stopped fetching; held records go back to the queue")
+		w.Log.Error().Str("reason", why).Stringer("probe_every", probeEvery).Msg("stopped fetching; held records go back to the queue")
 	}
 }

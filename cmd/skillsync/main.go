@@ -151,7 +151,6 @@ func (f logFlags) logger(w *os.File) zerolog.Logger {
 		level = zerolog.InfoLevel // kong has checked the name
 	}
 	zerolog.TimeFieldFormat = time.RFC3339Nano
-	zerolog.DurationFieldUnit = time.Second
 	var out io.Writer = w
 	if f.Format == "text" || f.Format == "auto" && isTerminal(w) {
 		out = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: !isTerminal(w)}

@@ -103,7 +103,7 @@ func discover(ctx context.Context, p *program, c *genesys.Client, waiting func(e
 			gap = most
 		}
 		waiting(err)
-		p.log.Error().Err(err).Dur("again_in", gap).Msg("no records are fetched until Genesys Cloud lets us in")
+		p.log.Error().Err(err).Stringer("again_in", gap).Msg("no records are fetched until Genesys Cloud lets us in")
 		select {
 		case <-ctx.Done():
 			return "", context.Cause(ctx)
