@@ -239,7 +239,7 @@ func (b *Bucket) reached(ctx context.Context, err error) {
 	defer b.mu.Unlock()
 	switch {
 	case answered && !b.down.IsZero():
-		b.Log.Info().Dur("after", time.Since(b.down)).Msg("the rate limit's store answers again")
+		b.Log.Info().Stringer("after", time.Since(b.down).Round(time.Millisecond)).Msg("the rate limit's store answers again")
 		b.down = time.Time{}
 	case !answered && b.down.IsZero():
 		b.Log.Warn().Err(err).Msg("the rate limit's store does not answer: no requests until it does")
