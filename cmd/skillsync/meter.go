@@ -21,7 +21,7 @@ type meter struct {
 }
 
 func newMeter(w io.Writer, label, unit string, total int) *meter {
-	m := &meter{w: w, label: label, unit: unit, total: total, start: time.Now(), every: 5 * time.Second}
+	m := &meter{w: w, label: label, unit: unit, total: total, start: time.Now(), last: time.Now(), every: 5 * time.Second}
 	if isTerminal(w) {
 		n := total
 		if n == 0 {
