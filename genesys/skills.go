@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -24,10 +25,18 @@ func (e *UnknownSkillError) Error() string {
 	for i, name := range e.Names {
 		said[i] = fmt.Sprintf("%q", name)
 		if near := e.Nearest[name]; len(near) > 0 {
-			said[i] += fmt.Sprintf(" (did you mean %q?)", near)
+			said[i] += fmt.Sprintf(" (did you mean %s?)", quoted(near))
 		}
 	}
 	return fmt.Sprintf("genesys: unknown skill %s: %v", strings.Join(said, ", "), e.Err)
+}
+
+func quoted(names []string) string {
+	said := make([]string, len(names))
+	for i, name := range names {
+		said[i] = strconv.Quote(name)
+	}
+	return strings.Join(said, " or ")
 }
 
 // Unwrap returns the refusal.

@@ -155,13 +155,18 @@ func levels(skills []genesys.Skill) json.RawMessage {
 }
 
 // explain is the error's text without the record's values: Genesys Cloud repeats what it refuses.
-// Skill names are no secret, and the comparison of skills holds nothing else.
+// Skill names are no secret, though a department may be called like one.
 func (w *Worker) explain(j *job, err error) string {
 	if err == nil {
 		return ""
 	}
 	if stuck := (*MismatchError)(nil); errors.As(err, &stuck) {
 		return err.Error()
+	}
+	if unknown := (*genesys.UnknownSkillError)(nil); errors.As(err, &unknown) {
+		said := *unknown
+		said.Err = errors.New(scrub(fmt.Sprint(unknown.Err), j.rec))
+		return said.Error()
 	}
 	return scrub(err.Error(), j.rec)
 }

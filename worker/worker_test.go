@@ -263,6 +263,24 @@ func TestNoValueOfARecordGetsIntoTheLogOrTheDeadLetter(t *testing.T) {
 	})
 }
 
+func TestTheNearestSkillIsNamedEvenIfADepartmentIsCalledLikeIt(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		b.org.onPatch = func(context.Context, string) error {
+			return &genesys.UnknownSkillError{
+				Names: []string{"Biling"}, Nearest: map[string][]string{"Biling": {"Billing"}},
+				Err: &genesys.Error{Op: "patch", Status: 400, Message: "Jane Q. Secret has no such skill"},
+			}
+		}
+		defer b.start(b.worker("w"))()
+		b.publish("E1", "a", map[string]any{"team": "Billing", "name": "Jane Q. Secret"})
+		b.settle(time.Minute)
+		b.wantOutcomes(map[string]int{"skill_unknown": 1})
+		if text := b.queue.Dead()[0].Error; !strings.Contains(text, `did you mean "Billing"?`) || strings.Contains(text, "Jane") {
+			t.Errorf("the dead letter says %s", text)
+		}
+	})
+}
+
 type writer func([]byte) (int, error)
 
 func (w writer) Write(p []byte) (int, error) { return w(p) }
