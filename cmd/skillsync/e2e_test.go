@@ -20,7 +20,7 @@ import (
 )
 
 // get reads JSON from the sandbox's control surface.
-func get(t *testing.T, url string, into any) {
+func get(t testing.TB, url string, into any) {
 	t.Helper()
 	res, err := http.Get(url)
 	if err != nil {
