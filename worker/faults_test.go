@@ -121,3 +121,24 @@ func TestAFullDeadLetterStreamKeepsTheRecord(t *testing.T) {
 		b.wantOutcomes(map[string]int{"bad_record": 1})
 	})
 }
+
+func TestADeadLetterStaysOneEvenIfItsRecordWouldGoThroughNow(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		// The copy is stored, and the worker dies before the record is terminated.
+		b.queue.Fail(queuetest.DeadLetter, queuetest.Between)
+		b.queue.Fail(queuetest.Retry, queuetest.Before)
+		b.org.onFind = func(p genesys.Person) (string, error) {
+			if b.org.finds == 1 {
+				return "", genesys.ErrUserNotFound
+			}
+			return "user-of-" + p.EmployeeID, nil
+		}
+		defer b.start(b.worker("w"))()
+		b.publish("E1", "a")
+		b.settle(10 * time.Minute)
+		b.wantOutcomes(map[string]int{"user_not_found": 1})
+		if n := b.org.patched("E1"); n != 0 {
+			t.Errorf("patched %d times, though a dead letter waits to be replayed", n)
+		}
+	})
+}
