@@ -127,8 +127,9 @@ func TestADeadLetterStaysOneEvenIfItsRecordWouldGoThroughNow(t *testing.T) {
 		// The copy is stored, and the worker dies before the record is terminated.
 		b.queue.Fail(queuetest.DeadLetter, queuetest.Between)
 		b.queue.Fail(queuetest.Retry, queuetest.Before)
+		var finds atomic.Int32
 		b.org.onFind = func(p genesys.Person) (string, error) {
-			if b.org.finds == 1 {
+			if finds.Add(1) == 1 {
 				return "", genesys.ErrUserNotFound
 			}
 			return "user-of-" + p.EmployeeID, nil
