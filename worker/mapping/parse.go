@@ -20,6 +20,9 @@ import (
 //go:embed default.yaml
 var defaultYAML []byte
 
+// DefaultYAML is the source of the built-in mapping, a start for one's own.
+func DefaultYAML() []byte { return slices.Clone(defaultYAML) }
+
 // Default is the built-in mapping, for which no file is needed.
 func Default() *Mapping { return parseDefault() }
 
