@@ -53,10 +53,11 @@ type org struct {
 }
 
 type orgUser struct {
-	version int
-	now     []genesys.Skill
-	shown   []genesys.Skill
-	since   time.Time // when now was written
+	version      int
+	now          []genesys.Skill
+	shown        []genesys.Skill // what reads answer, and
+	shownVersion int             // with which version
+	since        time.Time       // when now was written
 }
 
 func (o *org) user(id string) *orgUser {
@@ -65,11 +66,11 @@ func (o *org) user(id string) *orgUser {
 	}
 	u := o.users[id]
 	if u == nil {
-		u = &orgUser{version: 1, since: time.Now().Add(-time.Hour)}
+		u = &orgUser{version: 1, shownVersion: 1, since: time.Now().Add(-time.Hour)}
 		o.users[id] = u
 	}
 	if time.Since(u.since) >= o.lag {
-		u.shown = u.now
+		u.shown, u.shownVersion = u.now, u.version
 	}
 	return u
 }
@@ -99,7 +100,7 @@ func (o *org) User(ctx context.Context, id string) (genesys.User, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	u := o.user(id)
-	return genesys.User{ID: id, Version: fmt.Sprint(u.version), Skills: slices.Clone(u.shown)}, nil
+	return genesys.User{ID: id, Version: fmt.Sprint(u.shownVersion), Skills: slices.Clone(u.shown)}, nil
 }
 
 func (o *org) Patch(ctx context.Context, id string, p genesys.Patch) (string, error) {
@@ -127,7 +128,7 @@ func (o *org) set(u *orgUser, skills []genesys.Skill) {
 	u.version++
 	u.now, u.since = slices.Clone(skills), time.Now()
 	if o.lag == 0 {
-		u.shown = u.now
+		u.shown, u.shownVersion = u.now, u.version
 	}
 }
 

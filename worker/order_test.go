@@ -3,8 +3,11 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"skillsync/genesys"
@@ -113,5 +116,52 @@ func TestTwoWorkersNeverHoldOneEmployeeAtOnce(t *testing.T) {
 			t.Errorf("the user has %s, the newest record says C", got)
 		}
 		b.outcomes()
+	})
+}
+
+// The read side still shows what was there before the older record's write. To a newer record that
+// wants just that, it must not look as if there were nothing to do.
+func TestALaggingReadIsNoProofWhenAnOlderWriteMayBeOut(t *testing.T) {
+	prepare := func(b *bench) {
+		b.org.set(b.org.user("user-of-E1"), []genesys.Skill{{Name: "A", Proficiency: 1}})
+		b.org.user("user-of-E1")
+		b.org.lag = 10 * time.Second
+	}
+	check := func(b *bench) {
+		b.Helper()
+		b.settle(10 * time.Minute)
+		b.outcomes()
+		if got := b.org.has("E1"); got != "[A]" {
+			b.Errorf("the user has %s, the newest record says A", got)
+		}
+	}
+	t.Run("the reply to the older patch was lost", func(t *testing.T) {
+		inBubble(t, func(b *bench) {
+			prepare(b)
+			var once sync.Once
+			b.org.afterPatch = func(string) (err error) {
+				once.Do(func() { err = &genesys.Error{Op: "patch", Err: errors.New("connection reset")} })
+				return err
+			}
+			defer b.start(b.worker("w"))()
+			b.publish("E1", "b")
+			synctest.Wait() // patched, and waits for its retry
+			b.publish("E1", "a")
+			check(b)
+		})
+	})
+	t.Run("the older record was given back between patch and verification", func(t *testing.T) {
+		inBubble(t, func(b *bench) {
+			prepare(b)
+			w := b.worker("w1")
+			w.Grace = time.Millisecond
+			stop := b.start(w)
+			b.publish("E1", "b")
+			time.Sleep(time.Second)
+			stop()
+			b.publish("E1", "a")
+			defer b.start(b.worker("w2"))()
+			check(b)
+		})
 	})
 }

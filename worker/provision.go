@@ -37,6 +37,15 @@ type Plan struct {
 	Patch         genesys.Patch
 }
 
+// Known is what is known of a user before anything is read.
+type Known int
+
+const (
+	Nothing  Known = iota
+	Applied        // this very state was applied, and seen
+	Doubtful       // something else may have been written that reads do not show yet
+)
+
 // A MismatchError says that a user's skills are not what they should be at the deadline.
 type MismatchError struct {
 	mapping.Mismatch
@@ -64,18 +73,20 @@ func (p *Provisioner) Find(ctx context.Context, rec employee.Record, remembered 
 }
 
 // Plan reads what the user has and returns what must be written, or nil if that is nothing.
+// Where the state is Doubtful, a read that finds nothing to do is no proof, since it may lag: the
+// patch is planned all the same, and its If-Match finds out.
 // Custom attributes cannot be read back, and skills that happen to be right are no proof of them:
-// there a patch is planned unless this very state is known to have been applied before.
-func (p *Provisioner) Plan(ctx context.Context, userID string, want mapping.Desired, applied bool) (*Plan, error) {
+// there a patch is planned unless this very state is known to be Applied.
+func (p *Provisioner) Plan(ctx context.Context, userID string, want mapping.Desired, known Known) (*Plan, error) {
 	if p.Profile == genesys.CustomAttributes {
-		return p.planAttributes(ctx, userID, want, applied)
+		return p.planAttributes(ctx, userID, want, known)
 	}
 	user, err := p.Directory.User(ctx, userID)
 	if err != nil {
 		return nil, err
 	}
 	target, changed := p.Mapping.Merge(user.Skills, want.Skills)
-	if !changed {
+	if !changed && known != Doubtful {
 		return nil, nil
 	}
 	return &Plan{
@@ -85,11 +96,11 @@ func (p *Provisioner) Plan(ctx context.Context, userID string, want mapping.Desi
 	}, nil
 }
 
-func (p *Provisioner) planAttributes(ctx context.Context, userID string, want mapping.Desired, applied bool) (*Plan, error) {
+func (p *Provisioner) planAttributes(ctx context.Context, userID string, want mapping.Desired, known Known) (*Plan, error) {
 	if len(want.Attributes) == 0 {
 		return nil, fmt.Errorf("nothing to write: %w", mapping.ErrNoAttributes)
 	}
-	if applied {
+	if known == Applied {
 		user, err := p.Directory.User(ctx, userID)
 		if err != nil {
 			return nil, err
@@ -107,9 +118,9 @@ const maxStale = 5
 
 // Patch plans and patches until the patch is taken, or nothing is left to write (a nil plan).
 // On a stale version it reads and plans again: what others wrote meanwhile is kept.
-func (p *Provisioner) Patch(ctx context.Context, userID string, want mapping.Desired, applied bool) (plan *Plan, correlationID string, err error) {
+func (p *Provisioner) Patch(ctx context.Context, userID string, want mapping.Desired, known Known) (plan *Plan, correlationID string, err error) {
 	for try := 1; ; try++ {
-		if plan, err = p.Plan(ctx, userID, want, applied); plan == nil || err != nil {
+		if plan, err = p.Plan(ctx, userID, want, known); plan == nil || err != nil {
 			return nil, "", err
 		}
 		correlationID, err = p.Directory.Patch(ctx, userID, plan.Patch)

@@ -233,7 +233,7 @@ func (w *Worker) patchUser(ctx context.Context, j *job, remembered string) (bool
 		return false, err
 	}
 	j.claim.SetUser(userID)
-	plan, correlation, err := p.Patch(ctx, userID, j.want, j.claim.Digest == j.digest)
+	plan, correlation, err := p.Patch(ctx, userID, j.want, j.known())
 	j.correlation = correlation
 	j.patching = plan != nil
 	if err != nil || plan == nil {
@@ -241,6 +241,17 @@ func (w *Worker) patchUser(ctx context.Context, j *job, remembered string) (bool
 	}
 	// The patch is out: whatever stops this delivery now, the next one must know.
 	return true, asBroker(j.claim.Patched(context.WithoutCancel(ctx), j.digest))
+}
+
+// known is what the ledger knows of the user.
+func (j *job) known() Known {
+	switch {
+	case j.claim.Doubtful:
+		return Doubtful
+	case j.claim.Digest == j.digest:
+		return Applied
+	}
+	return Nothing
 }
 
 // verify reads until the user is as wanted, and closes the ledger entry.

@@ -133,7 +133,7 @@ func (a *applying) run(ctx context.Context, client *genesys.Client, rec employee
 	}
 	a.step("find", "user %s", a.UserID)
 
-	plan, correlation, err := a.steps.Patch(ctx, a.UserID, want, false)
+	plan, correlation, err := a.steps.Patch(ctx, a.UserID, want, worker.Nothing)
 	a.CorrelationID = correlation
 	if err != nil {
 		return err

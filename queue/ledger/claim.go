@@ -19,6 +19,9 @@ type Claim struct {
 	UserID     string    // the employee's, if it is known
 	Digest     string    // the state that was verified last and stands; empty if none does
 	VerifiedAt time.Time
+	// Doubtful tells that something may have been written that no read has shown yet: a read that
+	// lags behind may still show what was there before.
+	Doubtful bool
 	// PatchedDigest is the state that an earlier attempt of this message patched, if it did.
 	PatchedDigest string
 
@@ -39,7 +42,8 @@ type Claim struct {
 func newClaim(l *Ledger, r Request, write string, got revision, began time.Time) *Claim {
 	c := &Claim{
 		UserID: got.UserID, Digest: got.Digest, VerifiedAt: got.VerifiedAt,
-		ledger: l, key: r.Key, write: write, at: got, lost: make(chan struct{}),
+		Doubtful: got.Fence != nil && got.Digest == "",
+		ledger:   l, key: r.Key, write: write, at: got, lost: make(chan struct{}),
 	}
 	if t := got.find(r.message()); t != nil {
 		c.Attempt, c.First, c.PatchedDigest = t.N, t.First, t.Patched
