@@ -1,57 +1,55 @@
 package main
 
 import (
-	"bufio"
-	"encoding/json"
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
-	"os/signal"
-	"strings"
+	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
 	"skillsync/genesys"
 	"skillsync/genesys/sandbox"
 	"skillsync/queue"
-	"skillsync/queue/embedded"
 	"skillsync/queue/queuetest"
 )
 
-// BenchmarkFleet is a backlog of b.N records on its way through a fleet, with broker and sandbox
-// as processes of their own, so that CPU and memory are the workers'. Steady state: the records
-// carry user ids, and nobody in the org is without skills. For figures that mean something:
+// BenchmarkFleet is a backlog of b.N records on its way through a fleet of worker processes, with
+// broker and sandbox as processes of their own. CPU and memory are the workers', memory that of
+// the largest. Steady state: workers are signed in, records carry user ids, nobody in the org is
+// without skills. The clock runs from the first delivery until the queue is empty. For figures
+// that mean something:
 //
 //	go test -run '^$' -bench Fleet/limit=0 -benchtime 5000x ./cmd/skillsync
-//	go test -run '^$' -bench Fleet/limit=3000 -benchtime 6000x ./cmd/skillsync
-//	go test -run '^$' -bench Fleet/limit=300 -benchtime 900x ./cmd/skillsync
+//	go test -run '^$' -bench Fleet/limit=3000 -benchtime 9000x -timeout 2h ./cmd/skillsync
+//	go test -run '^$' -bench Fleet/limit=300 -benchtime 900x -timeout 2h ./cmd/skillsync
 func BenchmarkFleet(b *testing.B) {
 	for _, limit := range []int{0, 3000, 300} {
 		for _, workers := range []int{1, 4} {
-			for _, mix := range []mix{
+			for _, m := range []mix{
 				{name: "changed", changed: 1, each: 1},
 				{name: "unchanged", changed: 0, each: 1},
+				{name: "known", changed: 0, each: 1, known: true},
 				{name: "tenth", changed: .1, each: 1},
 				{name: "thrice", changed: 1, each: 3},
 				{name: "attributes", changed: 1, each: 1, profile: genesys.CustomAttributes},
+				{name: "settling", changed: 1, each: 1, settle: 3 * time.Second},
 			} {
-				b.Run(fmt.Sprintf("limit=%d/workers=%d/%s", limit, workers, mix.name), func(b *testing.B) {
-					benchFleet(b, limit, workers, mix)
+				b.Run(fmt.Sprintf("limit=%d/workers=%d/%s", limit, workers, m.name), func(b *testing.B) {
+					benchFleet(b, limit, workers, m)
 				})
 			}
 		}
 	}
-}
-
-// BenchmarkRecord is one record's way through a worker, at a sandbox without latency or limit.
-//
-//	go test -run '^$' -bench Record -benchtime 5000x ./cmd/skillsync
-func BenchmarkRecord(b *testing.B) {
-	benchFleet(b, 0, 1, mix{name: "instant", changed: 1, each: 1, instant: true})
 }
 
 // A mix is what the records of a backlog are like.
@@ -59,166 +57,303 @@ type mix struct {
 	name    string
 	changed float64         // share of employees whose user is not yet as the record says
 	each    int             // records of each employee, the newest last
+	known   bool            // the ledger knows every state as verified
 	profile genesys.Profile // default routing-skills
-	instant bool            // the org answers at once, where a patch takes 20 ms and a read 5 ms otherwise
+	settle  time.Duration
+	instant bool // the org answers at once, where a patch takes 20 ms and a read 5 ms otherwise
 }
+
+func (m mix) org(employees, limit int) orgOf {
+	return orgOf{Users: employees, Right: int(float64(employees) * (1 - m.changed)), Limit: limit, Instant: m.instant}
+}
+
+func (m mix) employees(records int) int { return (records + m.each - 1) / m.each }
 
 func benchFleet(b *testing.B, limit, workers int, m mix) {
-	employees := (b.N + m.each - 1) / m.each
 	url := child(b, "broker", nil)
-	org := child(b, "sandbox", orgOf{Users: employees, Right: int(float64(employees) * (1 - m.changed)), Limit: limit, Instant: m.instant})
-	broker := queuetest.Connect(b, url)
-	if _, err := broker.Setup(b.Context(), queue.Topology{AckWait: time.Minute}); err != nil {
-		b.Fatal(err)
+	org := child(b, "sandbox", m.org(m.employees(b.N)+1, limit))
+	g := newGround(b, url, org)
+	fleet := make([]*os.Process, workers)
+	for i := range fleet {
+		fleet[i] = g.worker(limit, m)
 	}
-	publishMix(b, broker, employees, m)
+	g.store(m.employees(b.N)+1, 1, mix{each: 1}) // one more: signs in, opens connections
+	if m.known {
+		g.store(1, b.N, m)
+	}
+	g.emptied()
 
-	// The token is there before the clock starts, as it is in a fleet that has run for a while.
-	before := usage()
+	g.hold()
+	g.store(1, b.N, m)
+	g.measure(fleet, limit)
+}
+
+// BenchmarkBare is the loop that one would write by hand: nats.go, 64 records at once, a patch and
+// a read each, no shared limit, no order, no ledger. It is what BenchmarkFleet/limit=0/workers=1/changed
+// is to be compared with, in one run:
+//
+//	go test -run '^$' -bench 'Bare|Fleet/limit=0/workers=1/changed' -benchtime 5000x ./cmd/skillsync
+func BenchmarkBare(b *testing.B) {
+	m := mix{changed: 1, each: 1}
+	url := child(b, "broker", nil)
+	org := child(b, "sandbox", m.org(b.N+1, 0))
+	g := newGround(b, url, org)
+	g.store(b.N+1, 1, m)
+	loop := childProcess(b, "bare", bareOf{NATS: url, Org: org})
+	g.emptied()
+
+	g.hold()
+	g.store(1, b.N, m)
+	g.measure([]*os.Process{loop.cmd.Process}, 0)
+}
+
+// BenchmarkRecord is one record's way through a worker in this process, for profiles; the sandbox
+// has neither latency nor limit.
+//
+//	go test -run '^$' -bench Record -benchtime 5000x -cpuprofile cpu.out ./cmd/skillsync
+func BenchmarkRecord(b *testing.B) {
+	m := mix{changed: 1, each: 1, instant: true}
+	url := child(b, "broker", nil)
+	org := child(b, "sandbox", m.org(b.N, 0))
+	g := newGround(b, url, org)
+	g.store(1, b.N, m)
+	f := newFleet(b, queuetest.Connect(b, url), org)
+	f.client.Profile, f.worker.Provisioner.Settle = genesys.RoutingSkills, 0
 	b.ResetTimer()
-	for range workers {
-		f := newFleet(b, queuetest.Connect(b, url), org)
-		f.limit, f.client.Profile = limit, genesys.RoutingSkills
-		if m.profile != "" {
-			f.client.Profile = m.profile
-		}
-		f.worker.Provisioner.Settle = 0
-		defer runFleet(b, f, zerolog.Nop())()
-	}
-	settled(b, broker, b.N, time.Hour, nil)
+	stop := runFleet(b, f, zerolog.Nop())
+	g.emptied()
 	b.StopTimer()
-	after := usage()
-
-	var stats sandbox.Stats
-	get(b, org+"/_sandbox/stats", &stats)
-	tokens := stats.ByOp["token"]
-	records, seconds := float64(b.N), b.Elapsed().Seconds()
-	b.ReportMetric(records/seconds, "records/s")
-	b.ReportMetric(float64(stats.Requests-tokens)/records, "requests/record")
-	b.ReportMetric(float64(stats.Refused429), "refused")
-	b.ReportMetric((after.cpu-before.cpu).Seconds()*1000/records, "cpu-ms/record")
-	b.ReportMetric(after.peakMiB, "peak-MiB")
-	if limit > 0 && seconds > 60 {
-		b.ReportMetric(100*float64(stats.MaxWindow60s)/float64(limit), "%limit")
-	}
+	stop()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")
 }
 
-// publishMix stores the backlog, in the order in which it is to be overtaken.
-func publishMix(b *testing.B, broker *queue.Broker, employees int, m mix) {
-	p := queue.Publisher{Broker: broker}
-	sent := 0
-	for round := range m.each {
-		for i := 1; i <= employees && sent < b.N; i++ {
-			id := fmt.Sprintf("EMP-%04d", i)
-			data := fmt.Appendf(nil, `{"employee_id":%q,"user_id":%q,"department":"Billing","version":%d}`, id, sandbox.UserID(id), round)
-			if err := p.Send(b.Context(), queue.Message{EmployeeID: id, Data: data}, nil); err != nil {
-				b.Fatal(err)
-			}
-			sent++
-		}
-	}
-	if err := p.Flush(b.Context()); err != nil {
+// BenchmarkPublish is `skillsync publish` of a CSV file with b.N rows.
+//
+//	go test -run '^$' -bench Publish -benchtime 100000x ./cmd/skillsync
+func BenchmarkPublish(b *testing.B) {
+	g := newGround(b, child(b, "broker", nil), "")
+	file := csvFile(b, b.N)
+	b.ResetTimer()
+	took, peak := publishFile(b, g.url, file)
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/took.Seconds(), "rows/s")
+	b.ReportMetric(peak, "peak-MiB")
+}
+
+// A ground is where a fleet is measured.
+type ground struct {
+	testing.TB
+	url, org string
+	broker   *queue.Broker
+	js       jetstream.JetStream
+	rules    string // mapping file
+	stored   int
+	round    int
+}
+
+func newGround(b testing.TB, url, org string) *ground {
+	g := &ground{TB: b, url: url, org: org, broker: queuetest.Connect(b, url), rules: filepath.Join(b.TempDir(), "mapping.yaml")}
+	if _, err := g.broker.Setup(b.Context(), queue.Topology{}); err != nil {
 		b.Fatal(err)
 	}
-}
-
-// An orgOf is what the sandbox of a benchmark is told.
-type orgOf struct {
-	Users, Right, Limit int // Right: so many have just what their records say
-	Instant             bool
-}
-
-func (o orgOf) config() sandbox.Config {
-	cfg := sandbox.Org(o.Users)
-	for i := range cfg.Users {
-		cfg.Users[i].Skills = []sandbox.Skill{{Name: "Spanish", Proficiency: 3}}
-		if i < o.Right {
-			cfg.Users[i].Skills = append(cfg.Users[i].Skills, sandbox.Skill{Name: "Billing", Proficiency: 4})
-		}
+	if err := os.WriteFile(g.rules, []byte(testRules), 0o600); err != nil {
+		b.Fatal(err)
 	}
-	cfg.Limit, cfg.LimitShared = o.Limit, true
-	if !o.Instant {
-		cfg.PatchLatency, cfg.ReadLatency = 20*time.Millisecond, 5*time.Millisecond
-	}
-	return cfg
-}
-
-const roleVariable = "SKILLSYNC_TEST_ROLE"
-
-// child runs this test binary in another role, and returns the URL where it answers.
-func child(b *testing.B, role string, config any) (url string) {
-	b.Helper()
-	text, err := json.Marshal(config)
+	nc, err := nats.Connect(url)
 	if err != nil {
 		b.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), roleVariable+"="+role, "SKILLSYNC_TEST_CONFIG="+string(text))
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
+	b.Cleanup(nc.Close)
+	if g.js, err = jetstream.New(nc); err != nil {
 		b.Fatal(err)
 	}
+	return g
+}
+
+// worker starts a worker process, with its log in a file as in production, and returns when it
+// fetches records.
+func (g *ground) worker(limit int, m mix) *os.Process {
+	g.Helper()
+	profile := genesys.RoutingSkills
+	if m.profile != "" {
+		profile = m.profile
+	}
+	log, err := os.Create(filepath.Join(g.TempDir(), "worker.log"))
+	if err != nil {
+		g.Fatal(err)
+	}
+	cmd := exec.Command(binary(g), "worker")
+	cmd.Stderr = log
+	cmd.Dir = g.TempDir()
+	cmd.Env = append(orgEnv(g.org), "NATS_URL="+g.url, "GENESYS_PROFILE="+string(profile), "SKILLSYNC_MAPPING="+g.rules,
+		fmt.Sprint("SKILLSYNC_LIMIT=", limit), fmt.Sprint("SKILLSYNC_SETTLE=", m.settle))
 	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
+		g.Fatal(err)
 	}
-	b.Cleanup(func() {
+	g.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM) // Wait tells if it was gone
 		if err := cmd.Wait(); err != nil {
-			b.Errorf("%s: %v", role, err)
+			text, _ := os.ReadFile(log.Name())
+			g.Errorf("worker: %v\n%s", err, tail(string(text), 2000))
 		}
+		log.Close()
 	})
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		b.Fatalf("%s: %v", role, err)
-	}
-	return strings.TrimSpace(line)
+	g.until("a worker fetches records", func() bool {
+		text, err := os.ReadFile(log.Name())
+		return err == nil && bytes.Contains(text, []byte("fetching records"))
+	})
+	return cmd.Process
 }
 
-// playRole is main of a child.
-func playRole(role string) error {
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, syscall.SIGTERM)
-	switch role {
-	case "broker":
-		dir, err := os.MkdirTemp("", "skillsync-bench-")
-		if err != nil {
-			return err
+// until looks again and again: what is waited for happens in other processes.
+func (g *ground) until(what string, done func() bool) {
+	g.Helper()
+	for began := time.Now(); !done(); time.Sleep(5 * time.Millisecond) {
+		if time.Since(began) > time.Hour {
+			g.Fatalf("not in an hour: %s", what)
 		}
-		defer os.RemoveAll(dir)
-		s, err := embedded.Start(embedded.Options{Dir: dir, Listen: "127.0.0.1:0", NoSync: true})
-		if err != nil {
-			return err
-		}
-		defer s.Shutdown()
-		fmt.Println(s.URL())
-	case "sandbox":
-		var o orgOf
-		if err := json.Unmarshal([]byte(os.Getenv("SKILLSYNC_TEST_CONFIG")), &o); err != nil {
-			return err
-		}
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return err
-		}
-		s := startServer(ln, sandbox.New(o.config()), func(err error) { panic(err) })
-		defer s.stop()
-		fmt.Println(s.url)
 	}
-	<-stop
-	return nil
 }
 
-type rusage struct {
-	cpu     time.Duration
-	peakMiB float64
+// store publishes records of employees from one on, in the order in which they are overtaken.
+func (g *ground) store(from, records int, m mix) {
+	g.Helper()
+	g.round++
+	p := queue.Publisher{Broker: g.broker}
+	employees := m.employees(records)
+	for i := range records {
+		id := fmt.Sprintf("EMP-%04d", from+i%employees)
+		data := fmt.Appendf(nil, `{"employee_id":%q,"user_id":%q,"department":"Billing","version":%d}`, id, sandbox.UserID(id), 100*g.round+i/employees)
+		if err := p.Send(g.Context(), queue.Message{EmployeeID: id, Data: data}, nil); err != nil {
+			g.Fatal(err)
+		}
+	}
+	if err := p.Flush(g.Context()); err != nil {
+		g.Fatal(err)
+	}
+	g.stored += records
 }
 
-// usage is what this process has used so far.
-func usage() rusage {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		panic(err) // the kernel knows this process
+func (g *ground) emptied() {
+	g.Helper()
+	g.until("the queue is empty", func() bool {
+		s, err := g.js.Stream(g.Context(), queue.Stream)
+		if err != nil {
+			g.Fatal(err)
+		}
+		return s.CachedInfo().State.Msgs == 0
+	})
+}
+
+// hold keeps the records from the workers until measure lets them go.
+func (g *ground) hold() {
+	g.Helper()
+	if _, err := g.js.PauseConsumer(g.Context(), queue.Stream, queue.Consumer, time.Now().Add(time.Hour)); err != nil {
+		g.Fatal(err)
 	}
-	return rusage{time.Duration(u.Utime.Nano() + u.Stime.Nano()), float64(u.Maxrss) / 1024}
+}
+
+// measure lets the records go and reports what became of them.
+func (g *ground) measure(fleet []*os.Process, limit int) {
+	g.Helper()
+	b := g.TB.(*testing.B)
+	before, cpu := g.stats(), fleetUsage(g, fleet).cpu
+	if _, err := g.js.ResumeConsumer(g.Context(), queue.Stream, queue.Consumer); err != nil {
+		g.Fatal(err)
+	}
+	g.until("the first record is delivered", func() bool {
+		c, err := g.js.Consumer(g.Context(), queue.Stream, queue.Consumer)
+		if err != nil {
+			g.Fatal(err)
+		}
+		return int(c.CachedInfo().NumPending) < b.N
+	})
+	b.ResetTimer()
+	g.emptied()
+	b.StopTimer()
+	used, after := fleetUsage(g, fleet), g.stats()
+
+	records, minutes := float64(b.N), b.Elapsed().Minutes()
+	requests := float64(after.Requests - before.Requests)
+	b.ReportMetric(records/minutes, "records/min")
+	b.ReportMetric(requests/records, "requests/record")
+	b.ReportMetric(float64(after.Refused429), "refused")
+	b.ReportMetric((used.cpu-cpu).Seconds()*1000/records, "cpu-s/1000")
+	b.ReportMetric(used.peakMiB, "peak-MiB")
+	if limit > 0 {
+		b.ReportMetric(100*requests/(float64(limit)*minutes), "%limit")
+		b.ReportMetric(float64(after.MaxWindow60s), "max/60s")
+	}
+}
+
+func (g *ground) stats() (s sandbox.Stats) {
+	get(g, g.org+"/_sandbox/stats", &s)
+	return s
+}
+
+// usage is what processes have used so far.
+type usage struct {
+	cpu     time.Duration // together
+	peakMiB float64       // of the largest
+}
+
+// fleetUsage reads proc(5).
+func fleetUsage(t testing.TB, fleet []*os.Process) (u usage) {
+	t.Helper()
+	for _, p := range fleet {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid))
+		if errors.Is(err, os.ErrNotExist) {
+			t.Skip("CPU and memory of other processes are read from /proc, which this system has not")
+		}
+		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:]) // the name before it may hold blanks
+		for _, ticks := range fields[11:13] {                           // utime and stime, in hundredths of a second
+			n, err := strconv.Atoi(string(ticks))
+			if err != nil {
+				t.Fatal(err)
+			}
+			u.cpu += time.Duration(n) * 10 * time.Millisecond
+		}
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var kib float64
+		_, rest, _ := bytes.Cut(status, []byte("VmHWM:"))
+		if _, err := fmt.Sscan(string(rest), &kib); err != nil {
+			t.Fatal(err)
+		}
+		u.peakMiB = max(u.peakMiB, kib/1024)
+	}
+	return u
+}
+
+// csvFile has a row each of as many employees, as an HR system exports them.
+func csvFile(t testing.TB, rows int) string {
+	t.Helper()
+	var text bytes.Buffer
+	text.WriteString("employee_id,email,department,role_level,location_code,updated_at\n")
+	for i := range rows {
+		fmt.Fprintf(&text, "EMP-%06d,emp-%06d@example.com,Support-Tier2,Level3,US-East,2026-11-23T09:30:00Z\n", i, i)
+	}
+	path := filepath.Join(t.TempDir(), "employees.csv")
+	if err := os.WriteFile(path, text.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// publishFile runs `skillsync publish`, and tells how long that took and its peak memory.
+func publishFile(t testing.TB, url, file string) (took time.Duration, peakMiB float64) {
+	t.Helper()
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), binary(t), "publish", file)
+	cmd.Env = []string{"NATS_URL=" + url}
+	start := time.Now()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("publish: %v\n%s", err, out)
+	}
+	took = time.Since(start)
+	if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		peakMiB = float64(u.Maxrss) / 1024
+	}
+	return took, peakMiB
 }

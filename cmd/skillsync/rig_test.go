@@ -63,7 +63,7 @@ func TestMain(m *testing.M) {
 }
 
 // binary is the program, built once for all tests that start it as a process.
-func binary(t *testing.T) string {
+func binary(t testing.TB) string {
 	t.Helper()
 	build.Do(func() {
 		args := []string{"build", "-o", build.path}
