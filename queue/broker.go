@@ -59,6 +59,7 @@ type Config struct {
 type Broker struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
+	mail    *mailbox
 	log     zerolog.Logger
 	onState func(bool)
 	closed  chan struct{}
@@ -101,7 +102,10 @@ func Connect(ctx context.Context, c Config) (*Broker, error) {
 	if b.nc, err = b.dial(ctx, c, options); err != nil {
 		return nil, err
 	}
-	if b.js, err = jetstream.New(b.nc, jetstream.WithDefaultTimeout(answerWait)); err != nil {
+	if b.js, err = jetstream.New(b.nc, jetstream.WithDefaultTimeout(answerWait)); err == nil {
+		b.mail, err = openMailbox(b.nc)
+	}
+	if err != nil {
 		b.nc.Close()
 		return nil, err
 	}
@@ -270,17 +274,22 @@ func (b *Broker) once(ctx context.Context, action string, do func(context.Contex
 func (b *Broker) again(ctx context.Context, action string, do func(context.Context, *connection) error) error {
 	ctx, cancel := b.within(ctx)
 	defer cancel()
+	return b.untilAnswered(ctx, func() error { return b.once(ctx, action, do) })
+}
+
+func (b *Broker) untilAnswered(ctx context.Context, do func() error) error {
 	for {
-		err := b.once(ctx, action, do)
+		err := do()
 		if !errors.Is(err, ErrUnreachable) || b.nc.IsClosed() || pause(ctx) != nil {
 			return err
 		}
 	}
 }
 
+// within sets the time limit for a caller that has none.
 func (b *Broker) within(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
-		return context.WithCancel(ctx)
+		return ctx, func() {}
 	}
 	return context.WithTimeout(ctx, answerWait)
 }

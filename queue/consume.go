@@ -91,7 +91,7 @@ func (q *Queue) Fetch(ctx context.Context, n int, wait time.Duration, handle fun
 	}
 	count, err := q.fetch(o, n, wait, handle)
 	if err != nil {
-		q.open.CompareAndSwap(o, &opened{ackWait: o.ackWait}) // look again
+		q.open.CompareAndSwap(o, &opened{ackWait: o.ackWait, created: o.created}) // look again
 	}
 	return count, q.b.failed(ctx, "fetch", err)
 }
@@ -142,22 +142,15 @@ func (q *Queue) Newer(ctx context.Context, d *Delivery, key string) (data []byte
 	if subject == RecordsSubject {
 		subject += "." + key
 	}
-	err = q.b.again(ctx, "look for a newer record", func(ctx context.Context, conn *connection) error {
-		open, err := q.look(ctx, conn)
-		if err != nil {
-			return err
-		}
-		last, err := open.stream.GetLastMsgForSubject(ctx, subject)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return nil
-		}
-		if err == nil && last.Sequence != d.Sequence {
-			data, ok = last.Data, true
-			o, _ = order(last.Header, Order{Epoch: open.created, Seq: last.Sequence})
-		}
-		return err
-	})
-	return data, o, ok, err
+	last, err := q.b.last(ctx, "look for a newer record on", subject, Stream, subject)
+	if errors.Is(err, ErrNotFound) {
+		return nil, Order{}, false, nil
+	}
+	if err != nil || last.sequence == d.Sequence {
+		return nil, Order{}, false, err
+	}
+	o, _ = order(last.header, Order{Epoch: q.open.Load().created, Seq: last.sequence})
+	return last.data, o, true, nil
 }
 
 // A lease is the broker's side of a Delivery. Every word to the broker is confirmed by it; the
@@ -176,7 +169,7 @@ func (l *lease) Extend(ctx context.Context) error {
 		return err
 	}
 	before := time.Now()
-	if err := l.b.again(ctx, l.action("extend the lease of"), l.say("+WPI")); err != nil {
+	if err := l.sayAgain(ctx, "extend the lease of", "+WPI"); err != nil {
 		return err
 	}
 	l.renewed.Store(&before)
@@ -190,7 +183,7 @@ func (l *lease) Ack(ctx context.Context, r Result) error {
 	if err := l.b.publishResult(ctx, l.created, r); err != nil {
 		return err
 	}
-	return l.b.again(ctx, l.action("acknowledge"), l.say("+ACK"))
+	return l.sayAgain(ctx, "acknowledge", "+ACK")
 }
 
 func (l *lease) Retry(ctx context.Context, after time.Duration) error {
@@ -201,7 +194,8 @@ func (l *lease) Retry(ctx context.Context, after time.Duration) error {
 	if after > 0 {
 		body += fmt.Sprintf(` {"delay":%d}`, after.Nanoseconds())
 	}
-	return l.b.once(ctx, l.action("give back"), l.say(body)) // once: see Delivery.Retry
+	_, err := l.b.ask(ctx, "give back", l.message(), l.word(body)) // once: see Delivery.Retry
+	return err
 }
 
 func (l *lease) DeadLetter(ctx context.Context, f Failure) error {
@@ -214,7 +208,7 @@ func (l *lease) DeadLetter(ctx context.Context, f Failure) error {
 	if err := l.b.publishResult(ctx, l.created, l.d.Failed(f)); err != nil {
 		return err
 	}
-	return l.b.again(ctx, l.action("terminate"), l.say("+TERM "+token(f.Reason)))
+	return l.sayAgain(ctx, "terminate", "+TERM "+token(f.Reason))
 }
 
 // held tells whether nobody else can have the record. The broker does not look: it takes an
@@ -227,16 +221,14 @@ func (l *lease) held() error {
 	return nil
 }
 
-// say tells the broker what becomes of the message, and waits for its confirmation.
-func (l *lease) say(word string) func(context.Context, *connection) error {
-	return func(ctx context.Context, _ *connection) error {
-		_, err := l.b.nc.RequestMsgWithContext(ctx, &nats.Msg{Subject: l.reply, Data: []byte(word)})
-		return err
-	}
+// sayAgain tells the broker what becomes of the message, and waits for its confirmation.
+func (l *lease) sayAgain(ctx context.Context, action, word string) error {
+	_, err := l.b.askAgain(ctx, action, l.message(), l.word(word))
+	return err
 }
 
-func (l *lease) action(what string) string {
-	return what + " message " + strconv.FormatUint(l.d.Sequence, 10)
-}
+func (l *lease) word(word string) *nats.Msg { return &nats.Msg{Subject: l.reply, Data: []byte(word)} }
+
+func (l *lease) message() string { return "message " + strconv.FormatUint(l.d.Sequence, 10) }
 
 func ptr[T any](v T) *T { return &v }

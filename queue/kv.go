@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -32,31 +35,62 @@ func (b *Broker) KV(ctx context.Context, bucket string) (*KV, error) {
 }
 
 // Get reads a key, or returns ErrNotFound.
-func (k *KV) Get(ctx context.Context, key string) (found Entry, err error) {
-	err = k.b.again(ctx, "read "+key, func(ctx context.Context, _ *connection) error {
-		e, err := k.kv.Get(ctx, key)
-		if errors.Is(err, jetstream.ErrKeyNotFound) { // of a deleted key, too
-			return ErrNotFound
-		}
-		if err == nil {
-			found = entry(e)
-		}
-		return err
-	})
-	return found, err
+func (k *KV) Get(ctx context.Context, key string) (Entry, error) {
+	if err := checkKey(key); err != nil {
+		return Entry{}, err
+	}
+	m, err := k.b.last(ctx, "read", key, "KV_"+k.kv.Bucket(), k.subject(key))
+	if err != nil {
+		return Entry{}, err
+	}
+	if first(m.header, "KV-Operation") != "" { // the mark that a removed key leaves
+		return Entry{}, fmt.Errorf("read %s: %w", key, ErrNotFound)
+	}
+	return Entry{Value: m.data, Revision: m.sequence, At: m.at}, nil
 }
+
+// checkKey refuses what is no key of a bucket (NATS ADR-8), and what a subject would take for more
+// than one.
+func checkKey(key string) error {
+	legal := key != "" && key[0] != '.' && key[len(key)-1] != '.' && strings.IndexFunc(key, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-/_=.", r)
+	}) < 0
+	if !legal {
+		return fmt.Errorf("%w: %q", jetstream.ErrInvalidKey, key)
+	}
+	return nil
+}
+
+func (k *KV) subject(key string) string { return "$KV." + k.kv.Bucket() + "." + key }
 
 // Update writes a key if its revision is still the one given, and returns the new one; revision 0
 // creates the key. ErrConflict says that somebody else was first. After any other error the
 // value may have been stored all the same: read again.
 func (k *KV) Update(ctx context.Context, key string, value []byte, revision uint64) (written uint64, err error) {
+	if err := checkKey(key); err != nil {
+		return 0, err
+	}
+	msg := &nats.Msg{Subject: k.subject(key), Data: value, Header: nats.Header{
+		jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(revision, 10)},
+	}}
+	reply, err := k.b.ask(ctx, "write", key, msg)
+	if err != nil {
+		return 0, refusedBy(err)
+	}
+	ack, err := pubAck(reply.Data)
+	if errors.Is(err, ErrConflict) && revision == 0 {
+		return k.createAgain(ctx, key, value)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("write %s: %w", key, err)
+	}
+	return ack.Sequence, nil
+}
+
+// createAgain creates a key over the mark that a removed one leaves.
+func (k *KV) createAgain(ctx context.Context, key string, value []byte) (written uint64, err error) {
 	err = k.b.once(ctx, "write "+key, func(ctx context.Context, _ *connection) (err error) {
-		if revision == 0 {
-			written, err = k.kv.Create(ctx, key, value) // also over the mark that a removed key leaves
-		} else {
-			written, err = k.kv.Update(ctx, key, value, revision)
-		}
-		// 10071, or 10164 from a replicated stream that has another write under way.
+		written, err = k.kv.Create(ctx, key, value)
 		if errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
 			return ErrConflict
 		}

@@ -29,6 +29,8 @@ const (
 	codeStorage          = 10047 // insufficient storage resources available
 	codeTooLarge         = 10054 // message size exceeds maximum allowed
 	codeStoreFailed      = 10077 // maximum bytes or messages exceeded
+	codeWrongSequence    = 10071 // wrong last sequence
+	codeSequenceInFlight = 10164 // the same, from a replicated stream that has another write under way
 )
 
 // A Message is one record to be published.
@@ -69,15 +71,16 @@ func (m Message) msg() *nats.Msg {
 
 // store publishes and waits for the acknowledgement. The message has an id: a repetition after
 // an outage is recognised.
-func (b *Broker) store(ctx context.Context, msg *nats.Msg) (ack Ack, err error) {
-	err = b.again(ctx, "publish to "+msg.Subject, func(ctx context.Context, _ *connection) error {
-		stored, err := b.js.PublishMsg(ctx, msg)
-		if err == nil {
-			ack = Ack{Sequence: stored.Sequence, Duplicate: stored.Duplicate}
-		}
-		return refusedBy(err)
-	})
-	return ack, err
+func (b *Broker) store(ctx context.Context, msg *nats.Msg) (Ack, error) {
+	reply, err := b.askAgain(ctx, "publish to", msg.Subject, msg)
+	if err != nil {
+		return Ack{}, refusedBy(err)
+	}
+	ack, err := pubAck(reply.Data)
+	if err != nil {
+		return Ack{}, fmt.Errorf("publish to %s: %w", msg.Subject, err)
+	}
+	return ack, nil
 }
 
 // refusedBy recognises what the broker says no to.
@@ -92,6 +95,8 @@ func refusedBy(err error) error {
 	switch api.ErrorCode {
 	case codeTooLarge:
 		return fmt.Errorf("%w: %w", ErrTooLarge, err)
+	case codeWrongSequence, codeSequenceInFlight:
+		return ErrConflict
 	case codeStoreFailed, codeStorage, codeResources, codeAccountResources:
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	}

@@ -77,23 +77,19 @@ type try struct {
 func (t try) message() message { return message{t.Version.Order, t.Replays} }
 
 func decode(key string, value []byte) (entry, error) {
-	var (
-		head struct{ Schema int } // by itself: of the rest a newer release may have made anything
-		e    entry
-	)
-	err := json.Unmarshal(value, &head)
-	switch {
-	case err == nil && head.Schema > schema:
+	var e entry
+	err := json.Unmarshal(value, &e)
+	if err == nil && e.Schema == schema {
+		return e, nil
+	}
+	var head struct{ Schema int } // by itself: of the rest a newer release may have made anything
+	switch headErr := json.Unmarshal(value, &head); {
+	case headErr == nil && head.Schema > schema:
 		return entry{}, fmt.Errorf("ledger entry %s: %w", key, errNewer)
-	case err == nil && head.Schema < 1:
-		err = fmt.Errorf("schema %d", head.Schema)
 	case err == nil:
-		err = json.Unmarshal(value, &e)
+		err = fmt.Errorf("schema %d", e.Schema)
 	}
-	if err != nil {
-		return entry{}, fmt.Errorf("ledger entry %s: %w: %w", key, ErrDamaged, err)
-	}
-	return e, nil
+	return entry{}, fmt.Errorf("ledger entry %s: %w: %w", key, ErrDamaged, err)
 }
 
 // clone is a copy that can be changed without changing e.

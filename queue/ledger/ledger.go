@@ -26,6 +26,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -245,7 +246,9 @@ func (l *Ledger) read(ctx context.Context, key string) (revision, error) {
 	return revision{entry: e, number: stored.Revision}, nil
 }
 
-func (l *Ledger) nextWrite() string { return fmt.Sprintf("%s/%d", l.Worker, l.writes.Add(1)) }
+func (l *Ledger) nextWrite() string {
+	return l.Worker + "/" + strconv.FormatUint(l.writes.Add(1), 10)
+}
 
 func (l *Ledger) ttl() time.Duration { return cmp.Or(l.TTL, time.Minute) }
 

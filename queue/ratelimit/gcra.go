@@ -101,23 +101,19 @@ func (s State) encode() ([]byte, error) {
 }
 
 func decode(value []byte) (State, error) {
-	var (
-		head struct{ Schema int } // by itself: of the rest a newer release may have made anything
-		s    State
-	)
-	err := json.Unmarshal(value, &head)
-	switch {
-	case err == nil && head.Schema > schema:
+	var s State
+	err := json.Unmarshal(value, &s)
+	if err == nil && s.Schema == schema {
+		return s, nil
+	}
+	var head struct{ Schema int } // by itself: of the rest a newer release may have made anything
+	switch headErr := json.Unmarshal(value, &head); {
+	case headErr == nil && head.Schema > schema:
 		return State{}, errNewer
-	case err == nil && head.Schema < 1:
-		err = fmt.Errorf("schema %d", head.Schema)
 	case err == nil:
-		err = json.Unmarshal(value, &s)
+		err = fmt.Errorf("schema %d", s.Schema)
 	}
-	if err != nil {
-		return State{}, fmt.Errorf("%w: %w", errDamaged, err)
-	}
-	return s, nil
+	return State{}, fmt.Errorf("%w: %w", errDamaged, err)
 }
 
 // renewed is what takes the place of a state that is gone or damaged. It begins now and without a

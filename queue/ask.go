@@ -1,0 +1,122 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// ask sends a request as soon as there is a connection, and returns the reply. It gives up when
+// that connection is lost, when nothing comes for answerWait, or when ctx ends: then what was
+// asked for may have been done or not. It is for what every record does several times: once
+// does the same for the requests of nats.go, at the price of three contexts a request.
+func (b *Broker) ask(ctx context.Context, action, object string, msg *nats.Msg) (*nats.Msg, error) {
+	reply, err := b.exchange(ctx, msg)
+	if err != nil {
+		return nil, b.failed(ctx, action+" "+object, err)
+	}
+	return reply, nil
+}
+
+// askAgain is ask for what may be done twice without harm: while time is left, it is done until
+// there is an answer.
+func (b *Broker) askAgain(ctx context.Context, action, object string, msg *nats.Msg) (reply *nats.Msg, err error) {
+	ctx, cancel := b.within(ctx)
+	defer cancel()
+	err = b.untilAnswered(ctx, func() error {
+		reply, err = b.ask(ctx, action, object, msg)
+		return err
+	})
+	return reply, err
+}
+
+func (b *Broker) exchange(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
+	conn, err := b.await(ctx)
+	if err != nil {
+		return nil, err
+	}
+	address, reply := b.mail.expect()
+	defer b.mail.forget(address)
+	msg.Reply = address
+	if err := b.nc.PublishMsg(msg); err != nil {
+		return nil, err
+	}
+	timer := time.NewTimer(answerWait)
+	defer timer.Stop()
+	select {
+	case m := <-reply:
+		if len(m.Data) == 0 && m.Header.Get("Status") == "503" {
+			return nil, nats.ErrNoResponders
+		}
+		return m, nil
+	case <-conn.Done():
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, errLost)
+	case <-timer.C:
+		return nil, context.DeadlineExceeded
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// last reads the newest message on a subject, from any replica, or returns ErrNotFound.
+func (b *Broker) last(ctx context.Context, action, object, stream, subject string) (stored, error) {
+	m, err := b.askAgain(ctx, action, object, &nats.Msg{Subject: "$JS.API.DIRECT.GET." + stream + "." + subject})
+	if err != nil {
+		return stored{}, err
+	}
+	switch status := m.Header.Get("Status"); status {
+	case "":
+		return rawMessage(m), nil
+	case "404":
+		return stored{}, fmt.Errorf("%s %s: %w", action, object, ErrNotFound)
+	default:
+		return stored{}, fmt.Errorf("%s %s: %s %s", action, object, status, m.Header.Get("Description"))
+	}
+}
+
+// A mailbox receives replies. Each request has an address of its own below that of the mailbox.
+type mailbox struct {
+	prefix string // of addresses, with the dot
+
+	mu      sync.Mutex
+	next    uint64
+	waiting map[string]chan *nats.Msg // by what follows the prefix
+}
+
+func openMailbox(nc *nats.Conn) (*mailbox, error) {
+	m := &mailbox{prefix: nc.NewInbox() + ".", waiting: map[string]chan *nats.Msg{}}
+	_, err := nc.Subscribe(m.prefix+"*", m.deliver)
+	return m, err
+}
+
+// expect makes an address, and where the first message to it will be.
+func (m *mailbox) expect() (address string, reply <-chan *nats.Msg) {
+	ch := make(chan *nats.Msg, 1)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.next++
+	name := strconv.FormatUint(m.next, 36)
+	m.waiting[name] = ch
+	return m.prefix + name, ch
+}
+
+func (m *mailbox) forget(address string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.waiting, strings.TrimPrefix(address, m.prefix))
+}
+
+func (m *mailbox) deliver(msg *nats.Msg) {
+	name := strings.TrimPrefix(msg.Subject, m.prefix)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if ch := m.waiting[name]; ch != nil { // nil: nobody waits for it any more
+		delete(m.waiting, name)
+		ch <- msg
+	}
+}
