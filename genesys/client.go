@@ -248,7 +248,12 @@ func (c *Client) exchange(req *http.Request, op string) (answer, error) {
 	a.status, a.header = res.StatusCode, res.Header
 	a.correlationID = clean(res.Header.Get("ININ-Correlation-Id"))
 	// Read to its end, or the connection cannot be used again.
-	a.body, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	var body bytes.Buffer
+	if n := res.ContentLength; n > 0 && n <= maxAnswer {
+		body.Grow(int(n) + bytes.MinRead) // which ReadFrom wants free to see the end
+	}
+	_, err = body.ReadFrom(io.LimitReader(res.Body, maxAnswer+1))
+	a.body = body.Bytes()
 	if err == nil && len(a.body) > maxAnswer {
 		err = fmt.Errorf("answer of more than %d bytes", maxAnswer)
 	}

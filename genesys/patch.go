@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"fmt"
-	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -47,8 +45,8 @@ func attributesDocument(op string, attributes []Attribute) patchDocument {
 // takes all old values away (RFC 7644 §3.5.2.3).
 func skillsDocument(skills []Skill) patchDocument {
 	type skill struct {
-		Name        string  `json:"name"`
-		Proficiency decimal `json:"proficiency"`
+		Name        string      `json:"name"`
+		Proficiency json.Number `json:"proficiency"`
 	}
 	list := make([]skill, len(skills))
 	for i, s := range skills {
@@ -57,23 +55,15 @@ func skillsDocument(skills []Skill) patchDocument {
 	return newPatchDocument("replace", extension+":routingSkills", list)
 }
 
-// A decimal is a number that JSON has with a decimal point, as in 4.0: to strict SCIM servers 4
-// is an integer and not a decimal (RFC 7643 §2.3.3).
-type decimal float64
-
-func (d decimal) MarshalJSON() ([]byte, error) {
-	f := float64(d)
-	if math.IsNaN(f) || math.IsInf(f, 0) {
-		return nil, fmt.Errorf("proficiency %v is no number", f)
-	}
+// decimal is a number with a decimal point, as in 4.0: to strict SCIM servers 4 is an integer and
+// not a decimal (RFC 7643 §2.3.3). What is no number cannot be marshalled.
+func decimal(f float64) json.Number {
 	s := strconv.FormatFloat(f, 'f', -1, 64)
 	if !strings.Contains(s, ".") {
-		s += ".0"
+		s += ".0" // "NaN.0" and "+Inf.0" are as little JSON as without it
 	}
-	return []byte(s), nil
+	return json.Number(s)
 }
-
-var _ json.Marshaler = decimal(0)
 
 // patchAttributes is Patch in the custom-attributes profile.
 func (c *Client) patchAttributes(ctx context.Context, userID string, p Patch) (string, error) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -40,23 +39,21 @@ func (b *Broker) exchange(ctx context.Context, msg *nats.Msg) (*nats.Msg, error)
 	if err != nil {
 		return nil, err
 	}
-	address, reply := b.mail.expect()
-	defer b.mail.forget(address)
-	msg.Reply = address
+	w := b.mail.expect()
+	defer b.mail.forget(w)
+	msg.Reply = w.address
 	if err := b.nc.PublishMsg(msg); err != nil {
 		return nil, err
 	}
-	timer := time.NewTimer(answerWait)
-	defer timer.Stop()
 	select {
-	case m := <-reply:
+	case m := <-w.reply:
 		if len(m.Data) == 0 && m.Header.Get("Status") == "503" {
 			return nil, nats.ErrNoResponders
 		}
 		return m, nil
 	case <-conn.Done():
 		return nil, fmt.Errorf("%w: %w", ErrUnreachable, errLost)
-	case <-timer.C:
+	case <-w.late.C:
 		return nil, context.DeadlineExceeded
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
@@ -85,38 +82,56 @@ type mailbox struct {
 
 	mu      sync.Mutex
 	next    uint64
-	waiting map[string]chan *nats.Msg // by what follows the prefix
+	waiting map[string]*awaited // by address
+	idle    sync.Pool           // of *awaited
+}
+
+// An awaited is a reply that somebody waits for.
+type awaited struct {
+	address string
+	reply   chan *nats.Msg
+	late    *time.Timer // fires when it has not come for answerWait
 }
 
 func openMailbox(nc *nats.Conn) (*mailbox, error) {
-	m := &mailbox{prefix: nc.NewInbox() + ".", waiting: map[string]chan *nats.Msg{}}
+	m := &mailbox{prefix: nc.NewInbox() + ".", waiting: map[string]*awaited{}}
 	_, err := nc.Subscribe(m.prefix+"*", m.deliver)
 	return m, err
 }
 
-// expect makes an address, and where the first message to it will be.
-func (m *mailbox) expect() (address string, reply <-chan *nats.Msg) {
-	ch := make(chan *nats.Msg, 1)
+// expect makes an address; forget has to follow.
+func (m *mailbox) expect() *awaited {
+	w, ok := m.idle.Get().(*awaited)
+	if ok {
+		w.late.Reset(answerWait)
+	} else {
+		w = &awaited{reply: make(chan *nats.Msg, 1), late: time.NewTimer(answerWait)}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.next++
-	name := strconv.FormatUint(m.next, 36)
-	m.waiting[name] = ch
-	return m.prefix + name, ch
+	w.address = m.prefix + strconv.FormatUint(m.next, 36)
+	m.waiting[w.address] = w
+	return w
 }
 
-func (m *mailbox) forget(address string) {
+func (m *mailbox) forget(w *awaited) {
+	w.late.Stop()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.waiting, strings.TrimPrefix(address, m.prefix))
+	delete(m.waiting, w.address)
+	select {
+	case <-w.reply: // it came after all; the next one to use w must not find it
+	default:
+	}
+	m.idle.Put(w)
 }
 
 func (m *mailbox) deliver(msg *nats.Msg) {
-	name := strings.TrimPrefix(msg.Subject, m.prefix)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if ch := m.waiting[name]; ch != nil { // nil: nobody waits for it any more
-		delete(m.waiting, name)
-		ch <- msg
+	if w := m.waiting[msg.Subject]; w != nil { // nil: nobody waits for it any more
+		delete(m.waiting, msg.Subject)
+		w.reply <- msg
 	}
 }

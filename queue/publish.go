@@ -284,9 +284,10 @@ func (p *Publisher) answer(m *nats.Msg) {
 }
 
 func pubAck(data []byte) (Ack, error) {
-	var answer struct {
-		jetstream.PubAck
-		Error *jetstream.APIError `json:"error"`
+	var answer struct { // of jetstream.PubAck what is needed
+		Seq       uint64              `json:"seq"`
+		Duplicate bool                `json:"duplicate"`
+		Error     *jetstream.APIError `json:"error"`
 	}
 	if err := json.Unmarshal(data, &answer); err != nil {
 		return Ack{}, fmt.Errorf("read the acknowledgement: %w", err)
@@ -294,7 +295,7 @@ func pubAck(data []byte) (Ack, error) {
 	if answer.Error != nil {
 		return Ack{}, refusedBy(answer.Error)
 	}
-	return Ack{Sequence: answer.Sequence, Duplicate: answer.Duplicate}, nil
+	return Ack{Sequence: answer.Seq, Duplicate: answer.Duplicate}, nil
 }
 
 func (p *Publisher) pop() {

@@ -78,12 +78,6 @@ func (j *job) extend(ctx context.Context, within time.Duration) error {
 // entry. held ends when the record must be let go; running ends when the worker shuts down, from
 // when on nothing new is patched.
 func (w *Worker) apply(held, running context.Context, j *job) (Outcome, error) {
-	if j.delivery.Delivered > maxDelivered {
-		return "", errDeliveryCap
-	}
-	if err := j.decode(); err != nil {
-		return "", err
-	}
 	before, cancel := context.WithCancelCause(held)
 	defer cancel(nil)
 	defer context.AfterFunc(running, func() { cancel(errShutdown) })()
@@ -95,15 +89,14 @@ func (w *Worker) apply(held, running context.Context, j *job) (Outcome, error) {
 	return w.verify(held, j)
 }
 
-// untilPatched takes a record as far as its patch, or to an outcome that needs none. Only so many
-// records are on this stretch at once: of a backlog, the first are done early, where otherwise
-// all would be looked up before any is patched.
+// untilPatched takes a record as far as its patch, or to an outcome that needs none.
 func (w *Worker) untilPatched(ctx, held context.Context, j *job) (Outcome, error) {
-	select {
-	case w.turns <- struct{}{}:
-		defer func() { <-w.turns }()
-	case <-ctx.Done():
-		return "", context.Cause(ctx)
+	defer w.slots.passed()
+	if j.delivery.Delivered > maxDelivered {
+		return "", errDeliveryCap
+	}
+	if err := j.decode(); err != nil {
+		return "", err
 	}
 	if newer, err := w.newerWaits(ctx, j); err != nil {
 		return "", err

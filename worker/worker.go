@@ -47,11 +47,13 @@ type Worker struct {
 	// Name and App say in dead letters which worker of which release gave up.
 	Name, App string
 
-	// InFlight is how many records are held at once; most of them wait for the budget or for
-	// skills to appear, at the cost of a goroutine and a timer. Default 512.
+	// InFlight is how many records are held at once. Those that are patched wait for skills to
+	// appear, at the cost of a goroutine and a timer; with the usual settle time of 3 s, a second
+	// brings no more of them than a third of InFlight. Default 2048.
 	InFlight int
-	// Starting is how many of them are on their way to the patch at once; the others wait their
-	// turn, or for skills to appear. Default 128, twice the requests that are out at once.
+	// Starting is how many of them are on their way to the patch. More would only wait for the
+	// budget: of a backlog the first are to be done early, and what is not fetched yet can still
+	// be superseded for free. Default 128, twice the requests that are out at once.
 	Starting int
 	// Attempts is how often a record may fail through its own fault before it becomes a dead
 	// letter. Default 5.
@@ -69,7 +71,7 @@ type Worker struct {
 	Fresh time.Duration
 
 	gate      *gate
-	turns     chan struct{} // one for each record that is on its way to the patch
+	slots     *slots
 	condition condition
 }
 
@@ -106,7 +108,7 @@ func (e *brokerError) Unwrap() error { return e.error }
 func (w *Worker) NotReady() string { return w.condition.get() }
 
 func (w *Worker) defaults() {
-	w.InFlight = positive(w.InFlight, 512)
+	w.InFlight = positive(w.InFlight, 2048)
 	w.Starting = positive(w.Starting, 128)
 	w.Attempts = positive(w.Attempts, 5)
 	w.Lease = positive(w.Lease, time.Minute)
@@ -131,10 +133,14 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.defaults()
 	work, abort := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer abort(nil)
-	w.gate, w.turns = newGate(work), make(chan struct{}, w.Starting)
+	w.gate, w.slots = newGate(work), newSlots(w.InFlight, w.Starting)
 
-	var handlers sync.WaitGroup
-	w.fetch(ctx, &handlers)
+	crew := newCrew(func(d *queue.Delivery) {
+		defer w.slots.settled(1)
+		defer w.Metrics.InFlight.Dec()
+		w.handle(ctx, d)
+	})
+	w.fetch(ctx, crew)
 	w.condition.set("shutting down")
 
 	w.Log.Info().Stringer("grace", w.Grace).Msg("draining: nothing more is fetched, held records end or go back")
@@ -142,33 +148,27 @@ func (w *Worker) Run(ctx context.Context) error {
 	// The last request for records may have used up to fetchWait of the grace.
 	grace := time.AfterFunc(max(w.Grace-fetchWait, 0), func() { abort(errShutdown) })
 	defer grace.Stop()
-	handlers.Wait()
+	crew.finish()
 	return nil
 }
 
-// fetch takes slots before it asks for records, so that no lease runs while a record waits for a
-// handler, and returns when ctx ends.
-func (w *Worker) fetch(ctx context.Context, handlers *sync.WaitGroup) {
-	slots := newSlots(w.InFlight)
+// fetch takes slots before it asks for records, and returns when ctx ends.
+func (w *Worker) fetch(ctx context.Context, crew *crew) {
 	for {
-		free, err := slots.take(ctx)
+		free, err := w.slots.take(ctx)
 		if err != nil {
 			return
 		}
 		n, err := w.gate.admit(ctx, free)
-		slots.give(free - n)
+		w.slots.give(free - n)
 		if err != nil {
 			return
 		}
 		came, err := w.Queue.Fetch(ctx, n, fetchWait, func(d *queue.Delivery) {
 			w.Metrics.InFlight.Inc()
-			handlers.Go(func() {
-				defer slots.give(1)
-				defer w.Metrics.InFlight.Dec()
-				w.handle(ctx, d)
-			})
+			crew.take(d)
 		})
-		slots.give(n - came)
+		w.slots.give(n - came)
 		if err != nil {
 			w.brokerTrouble(ctx, err)
 			continue

@@ -208,7 +208,7 @@ func (g *ground) worker(limit int, m mix) *os.Process {
 // until looks again and again: what is waited for happens in other processes.
 func (g *ground) until(what string, done func() bool) {
 	g.Helper()
-	for began := time.Now(); !done(); time.Sleep(5 * time.Millisecond) {
+	for began := time.Now(); !done(); time.Sleep(20 * time.Millisecond) {
 		if time.Since(began) > time.Hour {
 			g.Fatalf("not in an hour: %s", what)
 		}

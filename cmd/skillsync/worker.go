@@ -35,7 +35,7 @@ type workerCmd struct {
 
 // jobFlags tune what happens to one record.
 type jobFlags struct {
-	InFlight      int           `default:"512" help:"Records held at once; most of them wait for the budget or for skills to appear. Default: ${default}."`
+	InFlight      int           `default:"2048" help:"Records held at once; most of them are patched and wait for their skills to appear. Default: ${default}."`
 	Concurrency   int           `name:"requests-at-once" default:"64" help:"Requests out at once. Default: ${default}."`
 	Attempts      int           `default:"5" help:"How often a record may fail through its own fault before it is a dead letter. Default: ${default}."`
 	Settle        time.Duration `default:"3s" help:"Wait between a patch and the first look at the skills. Default: ${default}."`
