@@ -66,7 +66,7 @@ type Client struct {
 	once       sync.Once
 	invalid    error  // what makes the Client unusable; set by init
 	api, login string // base URLs without a slash at the end
-	http       *http.Client
+	transport  http.RoundTripper
 	slots      chan struct{} // one element for each request that is out or waits for its grant
 	tokens     shared[*token]
 	needGrant  atomic.Pointer[context.CancelFunc] // to call with a grant to spare; nil: nobody needs one
@@ -209,9 +209,11 @@ func (c *Client) send(ctx context.Context, r request) (answer, error) {
 // wait returns once the limiter grants one request. One for a token also takes the grant of a
 // request that cannot use it (see errTokenEnded).
 func (c *Client) wait(ctx context.Context, op string) (err error) {
-	waiting, given := context.WithCancel(ctx)
-	defer given()
+	waiting := ctx
 	if op == opToken {
+		var given context.CancelFunc
+		waiting, given = context.WithCancel(ctx)
+		defer given()
 		c.needGrant.Store(&given)
 		defer c.needGrant.Store(nil)
 	}
@@ -240,24 +242,34 @@ func (r request) timeout(ctx context.Context) (context.Context, context.CancelFu
 // exchange sends req and reads its answer. What it learned before an error is in the answer.
 func (c *Client) exchange(req *http.Request, op string) (answer, error) {
 	a := answer{op: op}
-	res, err := c.http.Do(req)
+	res, err := c.transport.RoundTrip(req) // an http.Client would add redirects, which nobody granted
 	if err != nil {
 		return a, err
 	}
 	defer res.Body.Close()
 	a.status, a.header = res.StatusCode, res.Header
 	a.correlationID = clean(res.Header.Get("ININ-Correlation-Id"))
-	// Read to its end, or the connection cannot be used again.
-	var body bytes.Buffer
-	if n := res.ContentLength; n > 0 && n <= maxAnswer {
-		body.Grow(int(n) + bytes.MinRead) // which ReadFrom wants free to see the end
-	}
-	_, err = body.ReadFrom(io.LimitReader(res.Body, maxAnswer+1))
-	a.body = body.Bytes()
-	if err == nil && len(a.body) > maxAnswer {
+	a.body, err = readAll(res.Body)
+	return a, err
+}
+
+// buffers are for readAll, whose answers of many users would each grow one anew.
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// readAll reads an answer to its end, or the connection could not be used again.
+func readAll(body io.Reader) ([]byte, error) {
+	b := buffers.Get().(*bytes.Buffer)
+	defer func() {
+		if b.Cap() <= 256<<10 { // a rare giant is not kept
+			b.Reset()
+			buffers.Put(b)
+		}
+	}()
+	_, err := b.ReadFrom(io.LimitReader(body, maxAnswer+1))
+	if err == nil && b.Len() > maxAnswer {
 		err = fmt.Errorf("answer of more than %d bytes", maxAnswer)
 	}
-	return a, err
+	return bytes.Clone(b.Bytes()), err
 }
 
 // pause waits for as long as e asks to be left alone. It returns e if that is too long.
@@ -334,11 +346,10 @@ func (c *Client) init() {
 	inFlight := cmp.Or(max(0, c.MaxInFlight), 64)
 	c.slots = make(chan struct{}, inFlight)
 	c.reads.out = make(chan struct{}, maxBatchesOut)
-	transport := c.Transport
-	if transport == nil {
-		transport = newTransport(inFlight)
+	c.transport = c.Transport
+	if c.transport == nil {
+		c.transport = newTransport(inFlight)
 	}
-	c.http = &http.Client{Transport: transport, CheckRedirect: stay}
 }
 
 // stay makes an answer of a redirect: following it would be a request that nobody granted.

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -10,8 +11,12 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
+// replyWait is how long one request waits for a connection, and then for its reply. An election of
+// the broker takes longer, and is bridged by asking again.
+const replyWait = 2 * time.Second
+
 // ask sends a request as soon as there is a connection, and returns the reply. It gives up when
-// that connection is lost, when nothing comes for answerWait, or when ctx ends: then what was
+// that connection is lost, when nothing comes for replyWait, or when ctx ends: then what was
 // asked for may have been done or not. It is for what every record does several times: once
 // does the same for the requests of nats.go, at the price of three contexts a request.
 func (b *Broker) ask(ctx context.Context, action, object string, msg *nats.Msg) (*nats.Msg, error) {
@@ -25,19 +30,24 @@ func (b *Broker) ask(ctx context.Context, action, object string, msg *nats.Msg) 
 // askAgain is ask for what may be done twice without harm: while time is left, it is done until
 // there is an answer.
 func (b *Broker) askAgain(ctx context.Context, action, object string, msg *nats.Msg) (reply *nats.Msg, err error) {
-	ctx, cancel := b.within(ctx)
-	defer cancel()
-	err = b.untilAnswered(ctx, func() error {
-		reply, err = b.ask(ctx, action, object, msg)
+	reply, err = b.ask(ctx, action, object, msg)
+	if !errors.Is(err, ErrUnreachable) {
+		return reply, err
+	}
+	err = b.again(ctx, action+" "+object, func(ctx context.Context, _ *connection) error {
+		reply, err = b.exchange(ctx, msg)
 		return err
 	})
 	return reply, err
 }
 
 func (b *Broker) exchange(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
-	conn, err := b.await(ctx)
-	if err != nil {
-		return nil, err
+	conn, _ := b.current()
+	if conn == nil {
+		var err error
+		if conn, err = b.awaitBriefly(ctx); err != nil {
+			return nil, err
+		}
 	}
 	w := b.mail.expect()
 	defer b.mail.forget(w)
@@ -60,9 +70,15 @@ func (b *Broker) exchange(ctx context.Context, msg *nats.Msg) (*nats.Msg, error)
 	}
 }
 
+func (b *Broker) awaitBriefly(ctx context.Context) (*connection, error) {
+	ctx, cancel := context.WithTimeout(ctx, replyWait)
+	defer cancel()
+	return b.await(ctx)
+}
+
 // last reads the newest message on a subject, from any replica, or returns ErrNotFound.
 func (b *Broker) last(ctx context.Context, action, object, stream, subject string) (stored, error) {
-	m, err := b.askAgain(ctx, action, object, &nats.Msg{Subject: "$JS.API.DIRECT.GET." + stream + "." + subject})
+	m, err := b.ask(ctx, action, object, &nats.Msg{Subject: "$JS.API.DIRECT.GET." + stream + "." + subject})
 	if err != nil {
 		return stored{}, err
 	}
@@ -90,7 +106,7 @@ type mailbox struct {
 type awaited struct {
 	address string
 	reply   chan *nats.Msg
-	late    *time.Timer // fires when it has not come for answerWait
+	late    *time.Timer // fires when it has not come for replyWait
 }
 
 func openMailbox(nc *nats.Conn) (*mailbox, error) {
@@ -103,9 +119,9 @@ func openMailbox(nc *nats.Conn) (*mailbox, error) {
 func (m *mailbox) expect() *awaited {
 	w, ok := m.idle.Get().(*awaited)
 	if ok {
-		w.late.Reset(answerWait)
+		w.late.Reset(replyWait)
 	} else {
-		w = &awaited{reply: make(chan *nats.Msg, 1), late: time.NewTimer(answerWait)}
+		w = &awaited{reply: make(chan *nats.Msg, 1), late: time.NewTimer(replyWait)}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

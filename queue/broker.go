@@ -274,12 +274,8 @@ func (b *Broker) once(ctx context.Context, action string, do func(context.Contex
 func (b *Broker) again(ctx context.Context, action string, do func(context.Context, *connection) error) error {
 	ctx, cancel := b.within(ctx)
 	defer cancel()
-	return b.untilAnswered(ctx, func() error { return b.once(ctx, action, do) })
-}
-
-func (b *Broker) untilAnswered(ctx context.Context, do func() error) error {
 	for {
-		err := do()
+		err := b.once(ctx, action, do)
 		if !errors.Is(err, ErrUnreachable) || b.nc.IsClosed() || pause(ctx) != nil {
 			return err
 		}

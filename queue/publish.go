@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -284,6 +285,12 @@ func (p *Publisher) answer(m *nats.Msg) {
 }
 
 func pubAck(data []byte) (Ack, error) {
+	// The common form, {"stream":"…", "seq":7}, is read without reflection: a record has four.
+	if _, rest, ok := bytes.Cut(data, []byte(`"seq":`)); ok && bytes.HasPrefix(data, []byte(`{"stream":"`)) {
+		if seq, err := strconv.ParseUint(string(bytes.TrimSuffix(rest, []byte("}"))), 10, 64); err == nil {
+			return Ack{Sequence: seq}, nil
+		}
+	}
 	var answer struct { // of jetstream.PubAck what is needed
 		Seq       uint64              `json:"seq"`
 		Duplicate bool                `json:"duplicate"`

@@ -25,8 +25,8 @@ type job struct {
 	settle  time.Duration // to wait before the first look
 	key     string        // the employee's, empty until the record is decoded
 
-	lose     context.CancelCauseFunc // ends the context that the record is held under
-	watching sync.WaitGroup
+	lose context.CancelCauseFunc // ends the context that the record is held under
+	stop context.CancelCauseFunc // ends its way to the patch, if it is on it
 
 	mu          sync.Mutex // guards claim against the extender
 	claim       *ledger.Claim
@@ -39,18 +39,6 @@ func (j *job) claimed() *ledger.Claim {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.claim
-}
-
-// watch lets the record go when its claim is lost, or ran out because it could not be extended.
-func (j *job) watch(held context.Context) {
-	lost := j.claim.Lost()
-	j.watching.Go(func() {
-		select {
-		case <-lost:
-			j.lose(ledger.ErrLost)
-		case <-held.Done():
-		}
-	})
 }
 
 // attempt is the number of this try, from 1, or 0 if the record was never claimed.
@@ -75,23 +63,25 @@ func (j *job) extend(ctx context.Context, within time.Duration) error {
 }
 
 // apply is the way of one record (design section 3) up to and including the closing of its ledger
-// entry. held ends when the record must be let go; running ends when the worker shuts down, from
-// when on nothing new is patched.
-func (w *Worker) apply(held, running context.Context, j *job) (Outcome, error) {
-	before, cancel := context.WithCancelCause(held)
-	defer cancel(nil)
-	defer context.AfterFunc(running, func() { cancel(errShutdown) })()
-
-	done, err := w.untilPatched(before, held, j)
+// entry. held ends when the record must be let go. From a shutdown on nothing new is patched.
+func (w *Worker) apply(held context.Context, j *job) (Outcome, error) {
+	done, err := w.untilPatched(held, j)
 	if err != nil || done != "" {
-		return done, cause(before, err)
+		return done, err
 	}
 	return w.verify(held, j)
 }
 
 // untilPatched takes a record as far as its patch, or to an outcome that needs none.
-func (w *Worker) untilPatched(ctx, held context.Context, j *job) (Outcome, error) {
-	defer w.slots.passed()
+func (w *Worker) untilPatched(ctx context.Context, j *job) (done Outcome, err error) {
+	ctx, j.stop = context.WithCancelCause(ctx)
+	w.starters.add(j)
+	defer func() {
+		err = cause(ctx, err)
+		w.starters.remove(j)
+		j.stop(nil)
+		w.slots.passed()
+	}()
 	if j.delivery.Delivered > maxDelivered {
 		return "", errDeliveryCap
 	}
@@ -106,7 +96,6 @@ func (w *Worker) untilPatched(ctx, held context.Context, j *job) (Outcome, error
 	if err := w.take(ctx, j); err != nil {
 		return "", err
 	}
-	j.watch(held)
 	if err := w.desire(j); err != nil {
 		return "", err
 	}
@@ -189,6 +178,7 @@ func (w *Worker) newerWaits(ctx context.Context, j *job) (bool, error) {
 func (w *Worker) take(ctx context.Context, j *job) error {
 	c, err := w.Ledger.Claim(ctx, ledger.Request{
 		Key: j.key, Version: j.version, Replays: j.delivery.Replays, Delivered: j.delivery.Delivered,
+		OnLost: func() { j.lose(ledger.ErrLost) },
 	})
 	if err != nil {
 		return asBroker(err)

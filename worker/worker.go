@@ -72,6 +72,7 @@ type Worker struct {
 
 	gate      *gate
 	slots     *slots
+	starters  starters
 	condition condition
 }
 
@@ -138,8 +139,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	crew := newCrew(func(d *queue.Delivery) {
 		defer w.slots.settled(1)
 		defer w.Metrics.InFlight.Dec()
-		w.handle(ctx, d)
+		w.handle(d)
 	})
+	defer context.AfterFunc(ctx, w.starters.stop)()
 	w.fetch(ctx, crew)
 	w.condition.set("shutting down")
 
@@ -187,16 +189,16 @@ func (w *Worker) brokerTrouble(ctx context.Context, err error) {
 
 // handle carries one delivery from lease to settlement. Settling comes last: a worker that dies
 // first leaves the lease to lapse and the record to be delivered again.
-func (w *Worker) handle(ctx context.Context, d *queue.Delivery) {
+func (w *Worker) handle(d *queue.Delivery) {
 	j := &job{delivery: d, started: time.Now()}
 	held, release := w.hold(w.gate.current(), j)
-	outcome, err := w.attempt(held, ctx, j)
+	outcome, err := w.attempt(held, j)
 	if err != nil && held.Err() != nil { // what it met while being stopped says nothing about the record
 		err = context.Cause(held)
 	}
 	release()
 
-	ctx = context.WithoutCancel(ctx) // a shutdown must not silence the result
+	ctx := context.WithoutCancel(held) // a shutdown must not silence the result
 	v := judge(outcome, err, attempt{
 		number: j.attempt(), limit: w.Attempts, delivered: d.Delivered,
 		breaker: w.gate.reason() != "", backoff: backoff,
@@ -207,31 +209,35 @@ func (w *Worker) handle(ctx context.Context, d *queue.Delivery) {
 }
 
 // attempt runs the handler and turns a panic into an error.
-func (w *Worker) attempt(held, running context.Context, j *job) (outcome Outcome, err error) {
+func (w *Worker) attempt(held context.Context, j *job) (outcome Outcome, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = &panicError{value: r, stack: debug.Stack()}
 		}
 	}()
-	return w.apply(held, running, j)
+	return w.apply(held, j)
 }
 
 // hold extends the lease and the claim until release is called. The context it returns ends when
 // either is lost, when the record was held for too long, or with the round.
 func (w *Worker) hold(round context.Context, j *job) (held context.Context, release func()) {
-	round, stop := context.WithTimeoutCause(round, w.Hold, errHeldTooLong)
 	held, cancel := context.WithCancelCause(round)
 	j.lose = cancel
+	until := time.Now().Add(w.Hold)
 	var (
 		extending sync.Mutex // so that release waits for an extension under way
 		released  bool
 		renew     *time.Timer
 	)
 	extending.Lock()
-	renew = time.AfterFunc(w.Lease/3, func() {
+	renew = time.AfterFunc(min(w.Lease/3, w.Hold), func() {
 		extending.Lock()
 		defer extending.Unlock()
-		if released {
+		switch {
+		case released:
+			return
+		case !time.Now().Before(until):
+			cancel(errHeldTooLong)
 			return
 		}
 		next := w.Lease / 3
@@ -242,14 +248,12 @@ func (w *Worker) hold(round context.Context, j *job) (held context.Context, rele
 			next = w.Lease / 12
 			w.Log.Warn().Err(err).Uint64("sequence", j.delivery.Sequence).Msg("lease not extended; trying again")
 		}
-		renew.Reset(next)
+		renew.Reset(min(next, time.Until(until)))
 	})
 	extending.Unlock()
 	return held, func() {
 		cancel(nil)
-		stop()
 		renew.Stop()
-		j.watching.Wait()
 		extending.Lock()
 		released = true
 		extending.Unlock()

@@ -36,19 +36,20 @@ type Claim struct {
 	until  time.Time // it counts as run out then, by the local clock
 	expiry *time.Timer
 	lose   func()
-	lost   chan struct{}
 }
 
 func newClaim(l *Ledger, r Request, write string, got revision, began time.Time) *Claim {
 	c := &Claim{
 		UserID: got.UserID, Digest: got.Digest, VerifiedAt: got.VerifiedAt,
 		Doubtful: got.Fence != nil && got.Digest == "",
-		ledger:   l, key: r.Key, write: write, at: got, lost: make(chan struct{}),
+		ledger:   l, key: r.Key, write: write, at: got, lose: func() {},
 	}
 	if t := got.find(r.message()); t != nil {
 		c.Attempt, c.First, c.PatchedDigest = t.N, t.First, t.Patched
 	}
-	c.lose = sync.OnceFunc(func() { close(c.lost) })
+	if r.OnLost != nil {
+		c.lose = sync.OnceFunc(r.OnLost)
+	}
 	c.expiry = time.AfterFunc(c.lasts(began), c.lose)
 	return c
 }
@@ -60,10 +61,6 @@ func (c *Claim) lasts(began time.Time) time.Duration {
 	c.until = began.Add(ttl - ttl/20)
 	return time.Until(c.until)
 }
-
-// Lost is closed when the claim was found to be lost, or when it ran out because it could not be
-// extended in time: stop before anything else is sent.
-func (c *Claim) Lost() <-chan struct{} { return c.lost }
 
 // SetUser remembers the employee's user id. It is written with the next change.
 func (c *Claim) SetUser(id string) {

@@ -34,16 +34,14 @@ import (
 	"skillsync/queue"
 )
 
-// A Store is where the entries live: *queue.KV.
+// A Store is where the entries live: *queue.KV. Its calls end by themselves within seconds.
 type Store interface {
 	Get(ctx context.Context, key string) (queue.Entry, error)
 	Update(ctx context.Context, key string, value []byte, revision uint64) (uint64, error)
 }
 
-const (
-	callTimeout = 2 * time.Second // of one call to the store
-	swaps       = 8               // tried for one change before it is an error
-)
+// swaps is how often one change is tried before it is an error.
+const swaps = 8
 
 // A Ledger reads and writes entries. Store, Worker and Target must be set. It may be used by many
 // goroutines.
@@ -71,6 +69,9 @@ type Request struct {
 	Version   Version // of the record
 	Replays   int     // times it was replayed from the dead letters: each replay starts with no attempts and no mark
 	Delivered int     // times the broker delivered the message
+	// OnLost is called once if the claim is found to be lost, or runs out because it could not be
+	// extended in time: stop before anything else is sent. It must not use the claim. nil ok
+	OnLost func()
 }
 
 func (r Request) message() message { return message{r.Version.Order, r.Replays} }
@@ -218,8 +219,6 @@ func (l *Ledger) swapOnce(ctx context.Context, key, write string, from revision,
 	if err != nil {
 		return revision{}, false, &finalError{err}
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
 	number, err := l.Store.Update(ctx, key, value, from.number)
 	if err != nil {
 		return revision{}, !errors.Is(err, queue.ErrConflict), fmt.Errorf("write ledger entry: %w", err)
@@ -228,8 +227,6 @@ func (l *Ledger) swapOnce(ctx context.Context, key, write string, from revision,
 }
 
 func (l *Ledger) read(ctx context.Context, key string) (revision, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
 	stored, err := l.Store.Get(ctx, key)
 	if errors.Is(err, queue.ErrNotFound) {
 		return revision{}, nil

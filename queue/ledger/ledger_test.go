@@ -24,13 +24,20 @@ func open(store Store, worker string) *Ledger {
 	return &Ledger{Store: store, Worker: worker, Target: "org"}
 }
 
-func mustClaim(t testing.TB, l *Ledger, v Version, delivered int) *Claim {
+// A watched is a claim, and lost is closed when it is.
+type watched struct {
+	*Claim
+	lost chan struct{}
+}
+
+func mustClaim(t testing.TB, l *Ledger, v Version, delivered int) watched {
 	t.Helper()
-	c, err := l.Claim(t.Context(), Request{Key: key, Version: v, Delivered: delivered})
+	lost := make(chan struct{})
+	c, err := l.Claim(t.Context(), Request{Key: key, Version: v, Delivered: delivered, OnLost: func() { close(lost) }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c
+	return watched{c, lost}
 }
 
 func must(t testing.TB, err error) {
@@ -148,12 +155,12 @@ func TestAClaimIsHeldWhileItIsExtendedAndRunsOutOtherwise(t *testing.T) {
 		time.Sleep(55 * time.Second)
 		synctest.Wait()
 		select {
-		case <-held.Lost():
+		case <-held.lost:
 			t.Fatal("lost before its time")
 		default:
 		}
 		time.Sleep(4 * time.Second)
-		<-held.Lost() // while the others still have to wait
+		<-held.lost // while the others still have to wait
 		var busy *BusyError
 		if _, err := b.Claim(t.Context(), other); !errors.As(err, &busy) {
 			t.Fatalf("claiming what has nearly run out: %v", err)
@@ -184,7 +191,7 @@ func TestAClaimTakenOverIsFoundLostAtOnce(t *testing.T) {
 		if err := old.Extend(t.Context()); !errors.Is(err, ErrLost) {
 			t.Fatal(err)
 		}
-		<-old.Lost()
+		<-old.lost
 	})
 }
 
@@ -203,7 +210,7 @@ func TestAnEndedClaimCannotBeUsed(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		select {
-		case <-c.Lost():
+		case <-c.lost:
 			t.Error("a claim that ended was lost")
 		default:
 		}
@@ -300,7 +307,7 @@ func TestAWriteWhoseAnswerWasLostIsRecognised(t *testing.T) {
 					c := mustClaim(t, open(store, "a"), at(1), 1)
 					store.Fail(queuetest.Update, fault)
 					store.Fail(queuetest.Get, queuetest.Before)
-					must(t, use(t.Context(), c))
+					must(t, use(t.Context(), c.Claim))
 					if n := store.Planned(queuetest.Update) + store.Planned(queuetest.Get); n != 0 {
 						t.Errorf("%d faults were not met", n)
 					}
@@ -426,7 +433,7 @@ func TestTwoWorkersThatClaimAtOnceAreOneAfterTheOther(t *testing.T) {
 		store.Hook = func(op queuetest.Op, _ string) {
 			if op == queuetest.Update && rival == nil {
 				store.Hook = nil
-				rival = mustClaim(t, b, at(2), 1)
+				rival = mustClaim(t, b, at(2), 1).Claim
 			}
 		}
 		var busy *BusyError

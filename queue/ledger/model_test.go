@@ -52,6 +52,7 @@ type hand struct {
 	delivered int
 	claim     *Claim
 	outcome   string
+	lost      chan struct{} // closed when the claim is
 	patching  bool
 	refunded  bool
 	ending    bool // it has tried to give the claim up, and does nothing else from then on
@@ -80,7 +81,7 @@ func (m *model) employ(i int) {
 // alive tells whether h may still send anything.
 func (h *hand) alive() bool {
 	select {
-	case <-h.claim.Lost():
+	case <-h.lost:
 		return false
 	default:
 		return true
@@ -102,8 +103,9 @@ func (m *model) deliver(h *hand, pick int) {
 	l.leased = time.Now().Add(lease)
 	h.letter, h.delivered, h.patching = l, l.delivered, false
 	h.refunded, h.ending = false, false
-	claim, err := h.ledger.Claim(context.Background(), Request{Key: key, Version: l.version, Delivered: l.delivered})
-	h.claim = claim
+	lost := make(chan struct{})
+	claim, err := h.ledger.Claim(context.Background(), Request{Key: key, Version: l.version, Delivered: l.delivered, OnLost: func() { close(lost) }})
+	h.claim, h.lost = claim, lost
 	var (
 		settled *SettledError
 		dead    *DeadError
