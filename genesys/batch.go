@@ -10,16 +10,17 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 const (
 	// maxBatch is how many users one request may ask for: GET /api/v2/users answers 400
 	// max.user.ids to more.
 	maxBatch = 100
-	// maxBatchesOut is how many batches are sent at once. Callers gather in the next one
-	// meanwhile, so that reads are batched also where no limiter makes them wait; with two, a
-	// slow answer does not hold up everybody.
-	maxBatchesOut = 2
+	// minTurn is how long a batch keeps its turn at least: without a limit and with a quick org,
+	// batches would be small and many. It never matters where requests are limited: 20 ms for
+	// each is 3,000 a minute.
+	minTurn = 20 * time.Millisecond
 	// pageOfSkills is the length at which an expanded list of skills may have been cut: it is
 	// the default page of the list that it stands for.
 	pageOfSkills = 25
@@ -29,10 +30,11 @@ const (
 //
 // A caller joins the open batch, or opens one. A batch has one goroutine, which lives until the
 // batch is answered: it waits its turn, then for a token and a grant, and seals the batch, which
-// takes no more callers from then on. So nobody waits for the sake of batching, and each grant
-// is used for all who wait at that moment.
+// takes no more callers from then on, so that each grant is used for all who wait at that moment.
+// A batch has its turn when no other is out, or when it is full: where no limiter makes them
+// wait, callers gather while an answer is on its way.
 type reads struct {
-	out  chan struct{} // one element for each batch whose turn it is
+	out  chan struct{} // has an element while a batch has its turn
 	mu   sync.Mutex
 	open *batch // nil: none
 }
@@ -42,6 +44,7 @@ type batch struct {
 	waiting map[string]int // callers by user id; guarded by reads.mu
 	callers int            // guarded by reads.mu
 	ids     []string       // set once sealed
+	full    chan struct{}  // closed when nobody else can join
 	cancel  context.CancelFunc
 	done    chan struct{}
 
@@ -90,15 +93,27 @@ func (c *Client) join(ctx context.Context, key string) *batch {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	b := r.open
-	if b == nil || len(b.waiting) == maxBatch && b.waiting[key] == 0 {
-		b = &batch{waiting: map[string]int{}, done: make(chan struct{})}
+	if b == nil || b.isFull() && b.waiting[key] == 0 {
+		b = &batch{waiting: map[string]int{}, full: make(chan struct{}), done: make(chan struct{})}
 		ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx)) // it is not this caller's alone
 		r.open = b
 		go c.readBatch(ctx, b)
 	}
 	b.waiting[key]++
 	b.callers++
+	if len(b.waiting) == maxBatch && !b.isFull() {
+		close(b.full)
+	}
 	return b
+}
+
+func (b *batch) isFull() bool {
+	select {
+	case <-b.full:
+		return true
+	default:
+		return false
+	}
 }
 
 // leave takes a caller away. A batch that nobody waits for any more is given up.
@@ -141,7 +156,8 @@ func (c *Client) readBatch(ctx context.Context, b *batch) {
 	defer c.seal(b) // if it failed before it was sent
 	select {
 	case c.reads.out <- struct{}{}:
-		defer func() { <-c.reads.out }()
+		defer c.endTurn(time.Now())
+	case <-b.full:
 	case <-ctx.Done():
 		b.err = interrupted(ctx, opReadBatch)
 		return
@@ -161,6 +177,11 @@ func (c *Client) readBatch(ctx context.Context, b *batch) {
 		return
 	}
 	b.users, b.err = decodeUsers(a)
+}
+
+// endTurn lets the next batch go, minTurn after began at the earliest.
+func (c *Client) endTurn(began time.Time) {
+	time.AfterFunc(time.Until(began.Add(minTurn)), func() { <-c.reads.out })
 }
 
 // A listedUser is one user in the answer to a batch.

@@ -345,7 +345,7 @@ func (c *Client) init() {
 	c.invalid = errors.Join(checkBase("API", c.api), checkBase("Login", c.login), c.checkProfile())
 	inFlight := cmp.Or(max(0, c.MaxInFlight), 64)
 	c.slots = make(chan struct{}, inFlight)
-	c.reads.out = make(chan struct{}, maxBatchesOut)
+	c.reads.out = make(chan struct{}, 1)
 	c.transport = c.Transport
 	if c.transport == nil {
 		c.transport = newTransport(inFlight)

@@ -49,7 +49,7 @@ type Worker struct {
 
 	// InFlight is how many records are held at once. Those that are patched wait for skills to
 	// appear, at the cost of a goroutine and a timer; with the usual settle time of 3 s, a second
-	// brings no more of them than a third of InFlight. Default 2048.
+	// brings no more of them than a third of InFlight. Default 1536.
 	InFlight int
 	// Starting is how many of them are on their way to the patch. More would only wait for the
 	// budget: of a backlog the first are to be done early, and what is not fetched yet can still
@@ -109,7 +109,7 @@ func (e *brokerError) Unwrap() error { return e.error }
 func (w *Worker) NotReady() string { return w.condition.get() }
 
 func (w *Worker) defaults() {
-	w.InFlight = positive(w.InFlight, 2048)
+	w.InFlight = positive(w.InFlight, 1536)
 	w.Starting = positive(w.Starting, 128)
 	w.Attempts = positive(w.Attempts, 5)
 	w.Lease = positive(w.Lease, time.Minute)

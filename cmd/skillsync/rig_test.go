@@ -346,7 +346,7 @@ func newFleet(t testing.TB, broker *queue.Broker, orgURL string) *fleet {
 	}
 	reg := newRegistry()
 	w := &worker.Worker{Metrics: worker.NewMetrics(reg)}
-	jobFlags{InFlight: 2048, Attempts: 5, Settle: 50 * time.Millisecond, VerifyTimeout: 10 * time.Second, VerifiedFor: time.Hour, Grace: 5 * time.Second}.tune(w)
+	jobFlags{InFlight: 1536, Attempts: 5, Settle: 50 * time.Millisecond, VerifyTimeout: 10 * time.Second, VerifiedFor: time.Hour, Grace: 5 * time.Second}.tune(w)
 	return &fleet{
 		broker: broker, rules: rules, atOnce: 64, worker: w, reg: reg, starting: newPhase(""),
 		client: &genesys.Client{API: orgURL, ClientID: "sandbox", ClientSecret: "sandbox", Authority: "hris"},

@@ -35,7 +35,7 @@ type workerCmd struct {
 
 // jobFlags tune what happens to one record.
 type jobFlags struct {
-	InFlight      int           `default:"2048" help:"Records held at once; most of them are patched and wait for their skills to appear. Default: ${default}."`
+	InFlight      int           `default:"1536" help:"Records held at once; most of them are patched and wait for their skills to appear. Default: ${default}."`
 	Concurrency   int           `name:"requests-at-once" default:"64" help:"Requests out at once. Default: ${default}."`
 	Attempts      int           `default:"5" help:"How often a record may fail through its own fault before it is a dead letter. Default: ${default}."`
 	Settle        time.Duration `default:"3s" help:"Wait between a patch and the first look at the skills. Default: ${default}."`
@@ -182,7 +182,7 @@ func (f *fleet) run(p *program) error {
 	if err != nil {
 		return unlessDone(p.ctx, err)
 	}
-	f.client.Limiter, f.client.MaxInFlight, f.worker.Starting = bucket, f.atOnce, 2*f.atOnce
+	f.client.Limiter, f.client.MaxInFlight, f.worker.Starting = bucket, f.atOnce, 3*f.atOnce
 	f.client.OnThrottle = func(ctx context.Context, d time.Duration) {
 		if err := bucket.Throttled(context.WithoutCancel(ctx), d, "Genesys Cloud answered 429"); err != nil {
 			p.log.Warn().Err(err).Msg("the fleet could not be told of a 429")
