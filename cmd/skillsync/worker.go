@@ -283,7 +283,7 @@ func registerBudget(reg prometheus.Registerer, b *ratelimit.Bucket) {
 	gauge := func(name, help string, value func(ratelimit.Snapshot) float64) {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return value(b.Snapshot()) }))
 	}
-	gauge("skillsync_budget_allowed_per_minute", "Requests a minute that the whole fleet may send now; 0 without a limit.", func(s ratelimit.Snapshot) float64 { return s.PerMinute })
+	gauge("skillsync_budget_allowed_per_minute", "Requests a minute that the whole fleet may send now; 0 without a limit.", func(s ratelimit.Snapshot) float64 { return s.Allowed })
 	gauge("skillsync_budget_waiting", "Requests of this worker that wait for the budget.", func(s ratelimit.Snapshot) float64 { return float64(s.Waiting) })
 	gauge("skillsync_budget_paused_seconds", "How much longer the fleet is paused.", func(s ratelimit.Snapshot) float64 { return max(0, time.Until(s.PausedUntil).Seconds()) })
 	gauge("skillsync_clock_offset_seconds", "How far the broker's clock is ahead of this machine's.", func(s ratelimit.Snapshot) float64 { return s.Offset.Seconds() })

@@ -38,7 +38,8 @@ type Store interface {
 
 // A Bucket hands out permission to send one request at a time, in no 60 seconds more than Limit
 // over all processes that share Store and Key. Store and Key must be set; all processes must have
-// the same Limit. Nothing may be changed once it is in use.
+// the same Limit, unless an operator has set one for all by SetLimit. Nothing may be changed once
+// it is in use.
 //
 // While the store does not answer nothing is granted. A process also keeps to the whole limit
 // by itself, so that a damaged key cannot make it exceed that.
@@ -47,7 +48,7 @@ type Bucket struct {
 	Key   string
 
 	// Limit is the number of requests a minute that the org allows. 0 is none: then only pauses
-	// hold anybody up, and the key is read but not written.
+	// hold anybody up, and the key is read but not written, but for what another limit left there.
 	Limit int
 	// Clock tells the broker's time at the moment it returns. nil is the local clock, which is
 	// good enough only where all processes run on one machine: skew between them exceeds the
@@ -62,7 +63,6 @@ type Bucket struct {
 
 	once    sync.Once
 	clock   clock
-	pace    pace
 	local   *rate.Limiter
 	wake    chan struct{} // something changed that the pump should look at
 	writing chan struct{} // held by whoever swaps: one at a time per process
@@ -70,6 +70,8 @@ type Bucket struct {
 	granted atomic.Uint64
 
 	mu      sync.Mutex
+	limit   int // in force; 0 is none
+	pace    pace
 	phase   phase
 	waiters list.List // of *waiter
 	ready   bool      // the clock is set and the key was read
@@ -101,9 +103,7 @@ func (e *PausedError) Error() string {
 
 // A Snapshot is the bucket as this process sees it.
 type Snapshot struct {
-	PerMinute   float64       // what the whole fleet may send now; 0 without a limit
-	PausedUntil time.Time     // broker's time; zero while not paused
-	Reason      string        // of the pause
+	Outlook
 	Waiting     int           // callers in Wait
 	Granted     uint64        // by this process
 	Lost        uint64        // slots reserved that nobody used
@@ -122,12 +122,7 @@ func (b *Bucket) Snapshot() Snapshot {
 	s := b.stats
 	s.Granted, s.Waiting = b.granted.Load(), b.waiters.Len()
 	s.Offset, s.Unreachable = b.clock.offset(), !b.down.IsZero()
-	if until := b.shared.PausedUntil; until.After(now) {
-		s.PausedUntil, s.Reason = until, b.shared.Reason
-	}
-	if b.Limit > 0 {
-		s.PerMinute = float64(window) / float64(b.pace.at(b.shared.factor(now)))
-	}
+	s.Outlook = b.shared.outlook(b.Limit, now)
 	return s
 }
 
@@ -139,13 +134,22 @@ func (b *Bucket) setup() {
 		}
 		b.wake = make(chan struct{}, 1)
 		b.writing = make(chan struct{}, 1)
-		if b.Limit > 0 {
-			b.pace = paceOf(b.Limit)
-			// Slots that come due together while this process was not scheduled go out together,
-			// hence more burst than the pace has. It comes out of its margin of 2 %.
-			b.local = rate.NewLimiter(rate.Every(b.pace.interval), b.pace.burst+b.Limit/100)
-		}
+		b.keepTo(max(0, b.Limit))
 	})
+}
+
+// keepTo makes limit the one in force. b.mu is held, or nobody else has b yet.
+func (b *Bucket) keepTo(limit int) {
+	b.limit, b.pace = limit, pace{}
+	b.open.Store(false)
+	local, burst := rate.Inf, 0
+	if limit > 0 {
+		b.pace = paceOf(limit)
+		// Slots that come due together while this process was not scheduled go out together,
+		// hence more burst than the pace has. It comes out of its margin of 2 %.
+		local, burst = rate.Every(b.pace.interval), b.pace.burst+limit/100
+	}
+	b.local = rate.NewLimiter(local, burst)
 }
 
 // Run serves those who Wait until ctx ends, and returns when everything it started is quiet.
@@ -298,6 +302,16 @@ func (b *Bucket) Throttled(ctx context.Context, d time.Duration, reason string) 
 // Resume ends a pause at once. A rate that was lowered climbs back as it would have.
 func (b *Bucket) Resume(ctx context.Context) error {
 	return b.change(ctx, "resume the fleet", State.resumed)
+}
+
+// SetLimit makes all processes keep to limit, in requests a minute, whatever they are set to
+// themselves; 0 gives them back their own. It takes effect at once, a higher limit after the queue
+// of slots reserved under the lower one: a minute at most.
+func (b *Bucket) SetLimit(ctx context.Context, limit int) error {
+	if limit < 0 || limit > maxLimit {
+		return fmt.Errorf("set the limit: %d is not between 0 and %d requests a minute", limit, maxLimit)
+	}
+	return b.change(ctx, "set the limit", func(s State, _ time.Time) (State, bool) { return s.limited(limit) })
 }
 
 // Read fetches the state that the fleet shares; the zero State if nobody has written it yet. It

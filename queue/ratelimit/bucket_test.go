@@ -362,7 +362,7 @@ func TestWithoutALimitNothingIsWrittenAndPausesAreLearned(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if s := b.Snapshot(); store.swaps() != 0 || s.Granted != 1000 || s.PerMinute != 0 {
+		if s := b.Snapshot(); store.swaps() != 0 || s.Granted != 1000 || s.Allowed != 0 {
 			t.Fatalf("%d swaps, snapshot %+v", store.swaps(), s)
 		}
 		other := &Bucket{Store: store, Key: "client"}
@@ -426,7 +426,7 @@ func TestManyRefusalsOfOneMomentAreOneSurprise(t *testing.T) {
 		}
 		synctest.Wait()
 		for _, b := range fleet {
-			if got := b.Snapshot().PerMinute; got < 202 || got > 203 {
+			if got := b.Snapshot().Allowed; got < 202 || got > 203 {
 				t.Errorf("%f a minute allowed, want 70 %% of 289", got)
 			}
 		}

@@ -270,7 +270,7 @@ func (s storm) rage(t *testing.T) *journal {
 	calm.Store(true)
 	_ = buckets[0].Resume(ctx)
 	time.Sleep(2 * time.Minute) // a refusal may be some minutes ago: the rate is still climbing
-	j.calm, j.rate = time.Now(), buckets[0].Snapshot().PerMinute
+	j.calm, j.rate = time.Now(), buckets[0].Snapshot().Allowed
 	time.Sleep(calmFor)
 	cancel()
 	callers.Wait()

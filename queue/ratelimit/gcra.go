@@ -85,7 +85,7 @@ type State struct {
 	TAT time.Time `json:"tat"`
 	// PausedUntil is when the last pause ends or ended. No slot is earlier.
 	PausedUntil time.Time `json:"paused_until,omitzero"`
-	// Epoch changes with every pause, resumption and repair. Slots reserved in another one are void.
+	// Epoch changes with every pause, resumption, repair and limit. Slots reserved in another one are void.
 	Epoch  uint64 `json:"epoch"`
 	Reason string `json:"reason,omitempty"` // of the last pause
 	By     string `json:"by,omitempty"`     // who wrote this
@@ -93,6 +93,63 @@ type State struct {
 	// org; 0 is all of it.
 	Factor   float64   `json:"factor,omitempty"`
 	FactorAt time.Time `json:"factor_at,omitzero"`
+
+	// Limit is the requests a minute that an operator set in place of the processes' own; 0 is none set.
+	Limit int `json:"limit,omitempty"`
+	// Configured is the limit that the process which reserved last is set to itself, for whoever
+	// looks on; 0 is none.
+	Configured int `json:"configured,omitempty"`
+
+	// Minute, in minutes since 1970, is the one that Taken slots fell in, after TakenBefore in the
+	// one before.
+	Minute      int64 `json:"minute,omitempty"`
+	Taken       int   `json:"taken,omitempty"`
+	TakenBefore int   `json:"taken_before,omitempty"`
+}
+
+// maxLimit is more than any org allows: what is beyond it in a key is damage.
+const maxLimit = 10_000_000
+
+// limit is what the fleet keeps to where its processes are set to own; 0 is no limit.
+func (s State) limit(own int) int {
+	if s.Limit > 0 && s.Limit <= maxLimit {
+		return s.Limit
+	}
+	return max(0, own)
+}
+
+// limited is s with the limit that an operator sets, or without it, and whether that changes anything.
+func (s State) limited(limit int) (State, bool) {
+	if s.Limit == limit {
+		return s, false
+	}
+	s.Limit = limit
+	s.Epoch++ // slots of another pace are void
+	return s, true
+}
+
+// An Outlook is what a State comes to at one moment.
+type Outlook struct {
+	Limit       int       // requests a minute in force; 0 is none
+	Allowed     float64   // requests a minute that the fleet may send, now or after the pause; 0 without a limit
+	Used        float64   // slots that the fleet took in the last 60 s, to within a few; 0 without a limit
+	PausedUntil time.Time // zero while not paused
+	Reason      string    // of the pause
+}
+
+// Outlook tells what s means at a time by the broker's clock.
+func (s State) Outlook(now time.Time) Outlook { return s.outlook(s.Configured, now) }
+
+func (s State) outlook(own int, now time.Time) Outlook {
+	o := Outlook{Limit: s.limit(own)}
+	if s.PausedUntil.After(now) {
+		o.PausedUntil, o.Reason = s.PausedUntil, s.Reason
+	}
+	if o.Limit > 0 {
+		o.Used = s.used(now)
+		o.Allowed = float64(window) / float64(paceOf(o.Limit).at(s.factor(now)))
+	}
+	return o
 }
 
 func (s State) encode() ([]byte, error) {
@@ -176,7 +233,34 @@ func (s State) take(p pace, now time.Time, want int) (_ State, got lot, wait tim
 	n := int(latest(at, now).Add(lookAhead).Sub(at) / every)
 	n = max(1, min(n, want))
 	s.TAT = at.Add(time.Duration(n) * every)
+	s.count(latest(at, now), n)
 	return s, lot{at: at, every: every, left: n, since: now, epoch: s.Epoch}, 0
+}
+
+// count notes n slots taken at t.
+func (s *State) count(t time.Time, n int) {
+	switch minute := t.Unix() / 60; {
+	case minute <= s.Minute:
+		s.Taken += n
+	case minute == s.Minute+1:
+		s.Minute, s.Taken, s.TakenBefore = minute, n, s.Taken
+	default:
+		s.Minute, s.Taken, s.TakenBefore = minute, n, 0
+	}
+}
+
+// used is how many slots fell in the last 60 s, as if those of a minute were spread evenly.
+func (s State) used(now time.Time) float64 {
+	gone := float64(now.UnixNano()%int64(window)) / float64(window) // of this minute
+	switch minute := now.Unix() / 60; {
+	case minute < s.Minute: // what is taken is still to come
+		return float64(s.TakenBefore)
+	case minute == s.Minute:
+		return float64(s.Taken) + (1-gone)*float64(s.TakenBefore)
+	case minute == s.Minute+1:
+		return (1 - gone) * float64(s.Taken)
+	}
+	return 0
 }
 
 // factor is the share of its rate that the fleet may use now.

@@ -60,7 +60,7 @@ func (p *pump) turn(ctx context.Context) time.Duration {
 		if pause := p.shared.PausedUntil.Sub(now); pause > 0 {
 			return p.sitOut(now, pause)
 		}
-		if p.Limit <= 0 {
+		if p.limit == 0 {
 			return p.letAllThrough()
 		}
 	}
@@ -69,10 +69,7 @@ func (p *pump) turn(ctx context.Context) time.Duration {
 
 // sitOut waits for the end of a pause, or for news of it. Slots from before it are void.
 func (p *pump) sitOut(now time.Time, pause time.Duration) time.Duration {
-	for i := range p.lots {
-		p.lose(&p.lots[i], p.lots[i].left)
-	}
-	p.lots, p.notBefore = nil, time.Time{}
+	p.loseAll()
 	if err := p.tooLong(now); err != nil {
 		p.refuseAll(err)
 	}
@@ -80,6 +77,7 @@ func (p *pump) sitOut(now time.Time, pause time.Duration) time.Duration {
 }
 
 func (p *pump) letAllThrough() time.Duration {
+	p.loseAll()
 	for p.waiters.Len() > 0 {
 		p.grant()
 	}
@@ -112,6 +110,13 @@ func (p *pump) hand(now time.Time) time.Duration {
 		}
 	}
 	return forever
+}
+
+func (p *pump) loseAll() {
+	for i := range p.lots {
+		p.lose(&p.lots[i], p.lots[i].left)
+	}
+	p.lots, p.notBefore = nil, time.Time{}
 }
 
 func (p *pump) lose(l *lot, n int) {

@@ -41,13 +41,23 @@ func (b *Bucket) reserve(ctx context.Context, want int) reservation {
 	}
 	defer b.doneWriting()
 	have, err := b.current(ctx)
-	if err != nil || want <= 0 || b.Limit <= 0 {
+	if err != nil {
 		return reservation{err: err}
 	}
-	next, got, wait := have.take(b.pace, b.clock.now(), want)
+	limit := have.limit(b.Limit)
+	if limit == 0 && have.Configured > 0 { // no longer true; it is what others are told
+		next := have.State
+		next.Configured = 0
+		return reservation{err: b.swap(ctx, next, have.rev)}
+	}
+	if limit == 0 || want <= 0 {
+		return reservation{}
+	}
+	next, got, wait := have.take(paceOf(limit), b.clock.now(), want)
 	if got.left == 0 {
 		return reservation{again: wait}
 	}
+	next.Configured = max(0, b.Limit)
 	if err := b.swap(ctx, next, have.rev); err != nil {
 		return reservation{err: err} // even if it was stored: then these slots are lost
 	}
@@ -209,6 +219,10 @@ func (b *Bucket) learn(e queue.Entry) {
 func (b *Bucket) adopt(s shared) {
 	news := s.Epoch != b.shared.Epoch
 	b.shared = s
+	if limit := s.limit(b.Limit); limit != b.limit {
+		b.Log.Info().Int("limit_per_minute", limit).Str("by", s.By).Msg("the limit of the fleet has changed")
+		b.keepTo(limit)
+	}
 	if s.PausedUntil.After(b.clock.now()) {
 		b.open.Store(false)
 		if news {
