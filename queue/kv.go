@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -97,6 +99,16 @@ func (k *KV) createAgain(ctx context.Context, key string, value []byte) (written
 		return refusedBy(err)
 	})
 	return written, err
+}
+
+// Keys lists the keys, sorted; of more than 100,000 some.
+func (k *KV) Keys(ctx context.Context) (keys []string, err error) {
+	err = k.b.again(ctx, "list the keys of "+k.kv.Bucket(), func(ctx context.Context, _ *connection) error {
+		tokens, err := k.b.tokens(ctx, "KV_"+k.kv.Bucket(), "$KV."+k.kv.Bucket())
+		keys = slices.Sorted(maps.Keys(tokens))
+		return err
+	})
+	return keys, err
 }
 
 // Purge removes a key and its value for good.

@@ -177,10 +177,27 @@ type stored struct {
 	data     []byte
 }
 
+// Settled tells how many records were settled since a time by the broker's clock, and when the
+// first of them was.
+func (b *Broker) Settled(ctx context.Context, since time.Time) (count uint64, first time.Time, err error) {
+	start := fmt.Sprintf(`"start_time":%q`, since.UTC().Format(time.RFC3339Nano))
+	found, rest, err := b.scanFrom(ctx, ResultsStream, ResultsSubject+".>", start, 1)
+	if err != nil || len(found) == 0 {
+		return 0, time.Time{}, err
+	}
+	return rest + 1, found[0].at, nil
+}
+
 // scan reads up to limit messages on the subjects of filter from a sequence on, and tells how
-// many there are beyond them: a batch of direct gets (NATS ADR-31), which loads nothing else.
+// many there are beyond them.
 func (b *Broker) scan(ctx context.Context, stream, filter string, from uint64, limit int) (found []stored, rest uint64, err error) {
-	request := fmt.Sprintf(`{"seq":%d,"next_by_subj":%q,"batch":%d,"max_bytes":%d}`, from, filter, limit, 4<<20)
+	return b.scanFrom(ctx, stream, filter, fmt.Sprintf(`"seq":%d`, from), limit)
+}
+
+// scanFrom is a batch of direct gets (NATS ADR-31), which loads nothing else. Where it begins is
+// a member of the request.
+func (b *Broker) scanFrom(ctx context.Context, stream, filter, start string, limit int) (found []stored, rest uint64, err error) {
+	request := fmt.Sprintf(`{%s,"next_by_subj":%q,"batch":%d,"max_bytes":%d}`, start, filter, limit, 4<<20)
 	err = b.again(ctx, "read "+stream, func(ctx context.Context, _ *connection) error {
 		replies := make(chan *nats.Msg, limit+1)
 		sub, err := b.nc.ChanSubscribe(b.nc.NewInbox(), replies)

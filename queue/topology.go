@@ -30,6 +30,10 @@ const (
 	ResultsSubject = "employees.results"
 )
 
+// MaxInFlight is how many records all workers together can hold. Those that wait for their retry
+// count too: there is room for many of them beside those being worked on.
+const MaxInFlight = 4096
+
 const (
 	// window is for how long a repeated Nats-Msg-Id is recognised. A day outlasts every
 	// repetition that follows a crash, and a publisher that is run again the same day.
@@ -117,9 +121,8 @@ func (t Topology) workers() jetstream.ConsumerConfig {
 		// Attempts are counted in the ledger. A message that reaches MaxDeliver stays in the stream and no worker gets it again.
 		MaxDeliver: -1,
 		// No BackOff: it would replace AckWait, and with a delayed Nak it gives wrong delays.
-		BackOff: nil,
-		// Records that wait for their retry count here too: room for many of them beside those being worked on.
-		MaxAckPending: 4096,
+		BackOff:       nil,
+		MaxAckPending: MaxInFlight,
 	}
 }
 

@@ -53,7 +53,7 @@ type Worker struct {
 	InFlight int
 	// Starting is how many of them are on their way to the patch. More would only wait for the
 	// budget: of a backlog the first are to be done early, and what is not fetched yet can still
-	// be superseded for free. Default 128, twice the requests that are out at once.
+	// be superseded for free. Default 192, three times the requests that are out at once.
 	Starting int
 	// Attempts is how often a record may fail through its own fault before it becomes a dead
 	// letter. Default 5.
@@ -110,7 +110,7 @@ func (w *Worker) NotReady() string { return w.condition.get() }
 
 func (w *Worker) defaults() {
 	w.InFlight = positive(w.InFlight, 1536)
-	w.Starting = positive(w.Starting, 128)
+	w.Starting = positive(w.Starting, 192)
 	w.Attempts = positive(w.Attempts, 5)
 	w.Lease = positive(w.Lease, time.Minute)
 	w.Hold = positive(w.Hold, 15*time.Minute)

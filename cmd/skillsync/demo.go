@@ -189,7 +189,7 @@ func (d *demo) startWorker(p *program, log zerolog.Logger) (stop func(), err err
 	}
 	reg := newRegistry()
 	w := &worker.Worker{Metrics: worker.NewMetrics(reg), Log: log, Grace: time.Second}
-	jobFlags{Attempts: 2, Settle: time.Second, VerifyTimeout: 5 * time.Second, VerifiedFor: 24 * time.Hour, Grace: time.Second}.tune(w)
+	jobFlags{InFlight: 1536, Attempts: 2, Settle: time.Second, VerifyTimeout: 5 * time.Second, VerifiedFor: 24 * time.Hour, Grace: time.Second}.tune(w)
 	d.ops, err = startOps(d.cmd.Listen, reg, w.NotReady, log)
 	if err != nil {
 		return nil, err
@@ -198,7 +198,7 @@ func (d *demo) startWorker(p *program, log zerolog.Logger) (stop func(), err err
 	inner := *p
 	inner.ctx, inner.log = ctx, log
 	f := fleet{
-		broker: d.broker, rules: rules, limit: d.cmd.Limit, worker: w, reg: reg, starting: newPhase(""),
+		broker: d.broker, rules: rules, limit: d.cmd.Limit, atOnce: 64, worker: w, reg: reg, starting: newPhase(""),
 		client: &genesys.Client{
 			API: d.orgURL, ClientID: "sandbox", ClientSecret: "sandbox", Authority: "hris",
 		},

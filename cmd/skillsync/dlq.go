@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -300,50 +298,6 @@ func (s selection) change(p *program, f brokerFlags, verb, done string, do func(
 	})
 	fmt.Fprintf(p.out, "%d %s\n", n, done)
 	return err
-}
-
-type statusCmd struct {
-	brokerFlags
-	JSON bool `name:"json" env:"-" help:"Print one JSON object."`
-}
-
-func (c statusCmd) Run(p *program) error {
-	b, err := c.connect(p)
-	if err != nil {
-		return err
-	}
-	defer b.Close()
-	s, err := b.Status(p.ctx)
-	if err != nil {
-		return err
-	}
-	if c.JSON {
-		return json.NewEncoder(p.out).Encode(s)
-	}
-	w := tabwriter.NewWriter(p.out, 0, 8, 2, ' ', 0)
-	backlog := fmt.Sprintf("%d waiting, %d in flight or waiting for their retry", s.Waiting, s.InFlight)
-	if s.Backlog > 0 {
-		backlog += ", the oldest " + console.Ago(s.Oldest)
-	}
-	fmt.Fprintf(w, "backlog\t%s\n", backlog)
-	if s.Orphans > 0 {
-		fmt.Fprintf(w, "orphans\t%d that no worker gets: run \"skillsync setup\"\n", s.Orphans)
-	}
-	if s.Paused {
-		fmt.Fprintf(w, "paused\tthe consumer %q is paused on the broker\n", queue.Consumer)
-	}
-	fmt.Fprintf(w, "workers\t%d waiting for records now\n", s.Pulls)
-	fmt.Fprintf(w, "settled\t%d verified, %d unchanged, %d superseded (results kept)\n",
-		s.Results[queue.OutcomeVerified], s.Results[queue.OutcomeUnchanged], s.Results[queue.OutcomeSuperseded])
-	var dead []string
-	for _, reason := range slices.Sorted(maps.Keys(s.Dead)) {
-		dead = append(dead, fmt.Sprintf("%s %d", reason, s.Dead[reason]))
-	}
-	if dead == nil {
-		dead = []string{"none"}
-	}
-	fmt.Fprintf(w, "dead letters\t%s\n", strings.Join(dead, ", "))
-	return w.Flush()
 }
 
 func eachJSON[T any](out io.Writer, items []T, view func(T) any) error {

@@ -29,8 +29,9 @@ type cli struct {
 	Worker  workerCmd  `cmd:"" help:"Consume employee records and apply them. Without --nats-url it brings its own broker."`
 	Publish publishCmd `cmd:"" help:"Publish employee records from CSV or JSON Lines."`
 	Apply   applyCmd   `cmd:"" help:"Apply one record now, without the queue, and show every step."`
-	Status  statusCmd  `cmd:"" help:"Backlog, records in flight, outcomes and dead letters."`
+	Status  statusCmd  `cmd:"" help:"Backlog and when it will be done, the limit and its use, outcomes and dead letters."`
 	DLQ     dlqCmd     `cmd:"" name:"dlq" help:"Look at dead letters, replay or drop them."`
+	Limit   limitCmd   `cmd:"" help:"Look at the request limit of the fleet, change it, pause and resume."`
 	Console consoleCmd `cmd:"" help:"The operator's page: backlog, outcomes, dead letters."`
 	Setup   setupCmd   `cmd:"" help:"Create the streams, the consumer and the buckets on a broker, or bring them up to date."`
 	Mapping mappingCmd `cmd:"" help:"Check a mapping."`

@@ -196,6 +196,11 @@ func (f *fleet) run(p *program) error {
 	running.Go(func() { f.report(p, "budget", bucket.Run(budget)) })
 	clock := newClock(f.broker)
 	running.Go(func() { clock.run(budget) })
+	observer := newObserver(f.reg, observer{
+		broker: f.broker, bucket: bucket, inFlight: f.worker.InFlight,
+		perWorker: perWorkerMinute(f.worker.InFlight, f.atOnce, f.worker.Provisioner.Settle),
+	})
+	running.Go(func() { observer.run(budget) })
 	defer running.Wait()
 	defer stop()
 
@@ -283,7 +288,9 @@ func registerBudget(reg prometheus.Registerer, b *ratelimit.Bucket) {
 	gauge := func(name, help string, value func(ratelimit.Snapshot) float64) {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return value(b.Snapshot()) }))
 	}
-	gauge("skillsync_budget_allowed_per_minute", "Requests a minute that the whole fleet may send now; 0 without a limit.", func(s ratelimit.Snapshot) float64 { return s.Allowed })
+	gauge("skillsync_budget_limit_per_minute", "The limit in force, in requests a minute for the whole fleet; 0 for none.", func(s ratelimit.Snapshot) float64 { return float64(s.Limit) })
+	gauge("skillsync_budget_allowed_per_minute", "Requests a minute that the whole fleet may send, now or after the pause; 0 without a limit.", func(s ratelimit.Snapshot) float64 { return s.Allowed })
+	gauge("skillsync_budget_used_per_minute", "Slots that the whole fleet took in the last 60 s; 0 without a limit.", func(s ratelimit.Snapshot) float64 { return s.Used })
 	gauge("skillsync_budget_waiting", "Requests of this worker that wait for the budget.", func(s ratelimit.Snapshot) float64 { return float64(s.Waiting) })
 	gauge("skillsync_budget_paused_seconds", "How much longer the fleet is paused.", func(s ratelimit.Snapshot) float64 { return max(0, time.Until(s.PausedUntil).Seconds()) })
 	gauge("skillsync_clock_offset_seconds", "How far the broker's clock is ahead of this machine's.", func(s ratelimit.Snapshot) float64 { return s.Offset.Seconds() })

@@ -24,7 +24,6 @@ const (
 	// poisonSlack is how much further ahead than any slot a timestamp must be to be disbelieved.
 	poisonSlack = time.Minute
 
-	maxPause  = 24 * time.Hour  // no pause is longer; an operator renews it
 	echo      = 5 * time.Second // refusals this long after the first are answers to requests of the same moment
 	minFactor = 0.1             // the slowest a throttled fleet gets
 	setback   = 0.7             // what is left of the rate after a refusal
@@ -33,6 +32,9 @@ const (
 )
 
 const climbEvery = 30 * time.Second
+
+// MaxPause is the longest pause there is; an operator who wants more renews it.
+const MaxPause = 24 * time.Hour
 
 var (
 	errDamaged = errors.New("not a state of this bucket")
@@ -107,6 +109,8 @@ type State struct {
 	TakenBefore int   `json:"taken_before,omitempty"`
 }
 
+func tenth(f float64) float64 { return math.Round(10*f) / 10 }
+
 // maxLimit is more than any org allows: what is beyond it in a key is damage.
 const maxLimit = 10_000_000
 
@@ -128,13 +132,13 @@ func (s State) limited(limit int) (State, bool) {
 	return s, true
 }
 
-// An Outlook is what a State comes to at one moment.
+// An Outlook is what a State comes to at one moment. Rates are to a tenth.
 type Outlook struct {
-	Limit       int       // requests a minute in force; 0 is none
-	Allowed     float64   // requests a minute that the fleet may send, now or after the pause; 0 without a limit
-	Used        float64   // slots that the fleet took in the last 60 s, to within a few; 0 without a limit
-	PausedUntil time.Time // zero while not paused
-	Reason      string    // of the pause
+	Limit       int       `json:"limit"`                 // requests a minute in force; 0 is none
+	Allowed     float64   `json:"allowed_per_minute"`    // that the fleet may send, now or after the pause; 0 without a limit
+	Used        float64   `json:"used_per_minute"`       // slots that the fleet took in the last 60 s, to within a few; 0 without a limit
+	PausedUntil time.Time `json:"paused_until,omitzero"` // zero while not paused
+	Reason      string    `json:"reason,omitempty"`      // of the pause
 }
 
 // Outlook tells what s means at a time by the broker's clock.
@@ -146,8 +150,8 @@ func (s State) outlook(own int, now time.Time) Outlook {
 		o.PausedUntil, o.Reason = s.PausedUntil, s.Reason
 	}
 	if o.Limit > 0 {
-		o.Used = s.used(now)
-		o.Allowed = float64(window) / float64(paceOf(o.Limit).at(s.factor(now)))
+		o.Used = tenth(s.used(now))
+		o.Allowed = tenth(float64(window) / float64(paceOf(o.Limit).at(s.factor(now))))
 	}
 	return o
 }
@@ -185,7 +189,7 @@ func (s State) renewed(now time.Time) State {
 // is none, and a timestamp further ahead than any slot starts again from now, without a burst.
 // what names the repair; it is empty where there was nothing to do.
 func (s State) mended(p pace, now time.Time) (_ State, what string) {
-	if s.PausedUntil.Sub(now) > maxPause+poisonSlack {
+	if s.PausedUntil.Sub(now) > MaxPause+poisonSlack {
 		s.PausedUntil, what = time.Time{}, "paused_until"
 	}
 	if s.FactorAt.Sub(now) > poisonSlack {
@@ -275,7 +279,7 @@ func (s State) factor(now time.Time) float64 {
 // paused is s with a pause of at least d, and whether that changes anything. It ends on a full
 // second, so that the many processes refused at one moment agree on one pause.
 func (s State) paused(now time.Time, d time.Duration, reason string) (State, bool) {
-	until := now.Add(min(max(d, 0), maxPause)).Truncate(time.Second).Add(time.Second)
+	until := now.Add(min(max(d, 0), MaxPause)).Truncate(time.Second).Add(time.Second)
 	if !until.After(s.PausedUntil) {
 		return s, false
 	}

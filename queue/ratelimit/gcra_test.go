@@ -237,7 +237,7 @@ func TestPausesLengthenButNeverShorten(t *testing.T) {
 
 func TestNoPauseIsLongerThanADay(t *testing.T) {
 	s, _ := State{}.paused(epoch, 1000*time.Hour, "")
-	if got := s.PausedUntil.Sub(epoch); got > maxPause+time.Second {
+	if got := s.PausedUntil.Sub(epoch); got > MaxPause+time.Second {
 		t.Fatalf("paused for %s", got)
 	}
 	if _, what := s.mended(paceOf(300), epoch); what != "" {
