@@ -16,6 +16,7 @@ type gate struct {
 	why     string    // empty while open
 	probe   time.Time // when the next record may go through
 	changed chan struct{}
+	over    <-chan struct{} // says that what it is shut for may be over
 
 	// Whoever holds a record while the gate shuts gives it back: round ends then.
 	parent context.Context
@@ -39,8 +40,8 @@ const (
 	breakerLeast  = 8
 )
 
-func newGate(work context.Context) *gate {
-	g := &gate{parent: work, changed: make(chan struct{})}
+func newGate(work context.Context, over <-chan struct{}) *gate {
+	g := &gate{parent: work, changed: make(chan struct{}), over: over}
 	g.round, g.end = context.WithCancelCause(work)
 	return g
 }
@@ -68,6 +69,11 @@ func (g *gate) admit(ctx context.Context, want int) (int, error) {
 			return 0, context.Cause(ctx)
 		case <-changed:
 			timer.Stop()
+		case <-g.over:
+			timer.Stop()
+			g.mu.Lock()
+			g.probe = time.Now()
+			g.mu.Unlock()
 		case <-timer.C:
 		}
 	}

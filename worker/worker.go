@@ -66,6 +66,9 @@ type Worker struct {
 	// Grace is how long held records may go on after a shutdown began. Those not patched yet are
 	// given back at once; the others are verified, or given back at its end. Default 20 s.
 	Grace time.Duration
+	// Over says that what the worker stopped fetching for may be over: it tries one record then,
+	// rather than within a minute. nil ok
+	Over <-chan struct{}
 	// Fresh is how long a verified state counts as still standing, so that the same state again
 	// costs no request. Default 24 h; negative never.
 	Fresh time.Duration
@@ -134,7 +137,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.defaults()
 	work, abort := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer abort(nil)
-	w.gate, w.slots = newGate(work), newSlots(w.InFlight, w.Starting)
+	w.gate, w.slots = newGate(work, w.Over), newSlots(w.InFlight, w.Starting)
 
 	crew := newCrew(func(d *queue.Delivery) {
 		defer w.slots.settled(1)

@@ -115,7 +115,7 @@ func (r report) write(out io.Writer) error {
 		}
 		text := b.limitText()
 		if b.Limit > 0 {
-			text += fmt.Sprintf("; %.0f allowed now%s, %.0f used in the last one", b.Allowed, b.slower(), b.Used)
+			text += fmt.Sprintf("; %.0f allowed now%s, %.0f used in the last minute", b.Allowed, b.slower(), b.Used)
 		}
 		fmt.Fprintf(w, "%s\t%s\n", name, text)
 		if pause := b.pauseText(); pause != "" {
@@ -125,7 +125,7 @@ func (r report) write(out io.Writer) error {
 	if r.Paused {
 		fmt.Fprintf(w, "paused\tthe consumer %q is paused on the broker\n", queue.Consumer)
 	}
-	fmt.Fprintf(w, "workers\t%d waiting for records now\n", r.Pulls)
+	fmt.Fprintf(w, "idle\t%d workers wait for records\n", r.Pulls)
 	fmt.Fprintf(w, "settled\t%d verified, %d unchanged, %d superseded (results kept)\n",
 		r.Results[queue.OutcomeVerified], r.Results[queue.OutcomeUnchanged], r.Results[queue.OutcomeSuperseded])
 	var dead []string

@@ -182,7 +182,7 @@ func (f *fleet) run(p *program) error {
 	if err != nil {
 		return unlessDone(p.ctx, err)
 	}
-	f.client.Limiter, f.client.MaxInFlight, f.worker.Starting = bucket, f.atOnce, 3*f.atOnce
+	f.client.Limiter, f.client.MaxInFlight, f.worker.Starting = bucket, f.atOnce, startingAt(f.limit, f.atOnce)
 	f.client.OnThrottle = func(ctx context.Context, d time.Duration) {
 		if err := bucket.Throttled(context.WithoutCancel(ctx), d, "Genesys Cloud answered 429"); err != nil {
 			p.log.Warn().Err(err).Msg("the fleet could not be told of a 429")
@@ -238,9 +238,34 @@ func (f *fleet) budget(p *program) (*ratelimit.Bucket, error) {
 		Clock: f.broker.Now,
 		Name:  name(),
 		Log:   p.log,
+
+		Resumed: f.pauses(),
 	}
 	registerBudget(f.reg, b)
 	return b, nil
+}
+
+// startingAt is how many records are on their way to the patch. Under a low limit they are those
+// of a third of a minute: enough for reads to be shared by many, and few enough that those fetched
+// first are soon done.
+func startingAt(limit, atOnce int) int {
+	if limit <= 0 {
+		return 3 * atOnce
+	}
+	return min(3*atOnce, max(32, limit/3))
+}
+
+// pauses makes what the bucket calls at the end of a pause: the worker, which may have stopped
+// fetching, is to go on.
+func (f *fleet) pauses() (over func()) {
+	ch := make(chan struct{}, 1)
+	f.worker.Over = ch
+	return func() {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
 }
 
 func (f *fleet) assemble(ctx context.Context, profile genesys.Profile, clock *clock) error {

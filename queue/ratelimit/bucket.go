@@ -56,6 +56,9 @@ type Bucket struct {
 	Clock func(context.Context) (time.Time, error)
 	// MaxWait is the longest pause that Wait sits out. Default 1 minute.
 	MaxWait time.Duration
+	// Resumed is called when a pause is over, also before its time. It must return at once, and
+	// not use the Bucket. nil ok
+	Resumed func()
 	// Name says in the key who wrote it last.
 	Name string
 	// Log is told of outages, pauses and repairs. The zero value is silent.

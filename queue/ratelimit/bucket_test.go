@@ -352,6 +352,41 @@ func TestResumeEndsAPauseForAll(t *testing.T) {
 	}
 }
 
+func TestTheEndOfAPauseIsToldOnceWhetherItComesInTimeOrBefore(t *testing.T) {
+	for _, limit := range []int{300, 0} {
+		synctest.Test(t, func(t *testing.T) {
+			store := newStore()
+			told := 0
+			b := &Bucket{Store: store, Key: "client", Limit: limit, Resumed: func() { told++ }}
+			start(t, b)
+			want := func(n int) {
+				t.Helper()
+				synctest.Wait()
+				if told != n {
+					t.Fatalf("limit %d: told %d times, want %d", limit, told, n)
+				}
+			}
+			want(0)
+			for n := range 2 {
+				if err := b.Pause(t.Context(), 10*time.Minute, ""); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				want(2 * n)
+				if err := b.Resume(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				want(2*n + 1)
+				if err := b.Pause(t.Context(), time.Minute, ""); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(2 * time.Minute)
+				want(2*n + 2)
+			}
+		})
+	}
+}
+
 func TestWithoutALimitNothingIsWrittenAndPausesAreLearned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newStore()

@@ -12,6 +12,7 @@ type pump struct {
 	lots      []lot
 	reserved  chan reservation
 	busy      bool      // a reservation is under way
+	paused    bool      // the fleet was, at the last turn
 	failures  int       // in a row
 	notBefore time.Time // of the next reservation, by the local clock
 }
@@ -57,7 +58,11 @@ func (p *pump) turn(ctx context.Context) time.Duration {
 	defer p.mu.Unlock()
 	now := p.clock.now()
 	if p.ready {
-		if pause := p.shared.PausedUntil.Sub(now); pause > 0 {
+		pause := p.shared.PausedUntil.Sub(now)
+		if p.paused && pause <= 0 && p.Resumed != nil {
+			p.Resumed()
+		}
+		if p.paused = pause > 0; p.paused {
 			return p.sitOut(now, pause)
 		}
 		if p.limit == 0 {
