@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -164,4 +165,73 @@ func TestALaggingReadIsNoProofWhenAnOlderWriteMayBeOut(t *testing.T) {
 			check(b)
 		})
 	})
+}
+
+// With a newer record of the employee in the same worker, an older one costs no patch: not even
+// if no key on the subject gives it away, and not even if it waits for its request already.
+func TestANewerRecordStopsAnOlderOneThatHasNotBeenPatched(t *testing.T) {
+	for _, keyed := range []bool{true, false} {
+		key := ""
+		if keyed {
+			key = "E1"
+		}
+		record := func(version int, department string) []byte {
+			return fmt.Appendf(nil, `{"employee_id":"E1","department":%q,"version":%d}`, department, version)
+		}
+		t.Run(fmt.Sprintf("all there from the start, keyed %t", keyed), func(t *testing.T) {
+			for _, order := range [][]int{{1, 2, 3}, {3, 2, 1}, {2, 3, 1}} {
+				inBubble(t, func(b *bench) {
+					for _, version := range order {
+						b.publishRaw(key, record(version, string("abc"[version-1])))
+					}
+					defer b.start(b.worker("w"))()
+					b.settle(time.Minute)
+					b.wantOutcomes(map[string]int{"superseded": 2, "verified": 1})
+					if got, n := b.org.has("E1"), b.org.patched("E1"); got != "[C]" || n != 1 {
+						t.Errorf("order %v: the user has %s after %d patches", order, got, n)
+					}
+				})
+			}
+		})
+		t.Run(fmt.Sprintf("the older one waits for its request, keyed %t", keyed), func(t *testing.T) {
+			inBubble(t, func(b *bench) {
+				waits := make(chan struct{})
+				b.org.onPatch = func(ctx context.Context, _ string) error {
+					select {
+					case <-waits:
+						return nil
+					default:
+						close(waits)
+						<-ctx.Done()
+						return fmt.Errorf("patch: wait for the rate limit: %w", ctx.Err())
+					}
+				}
+				start := time.Now()
+				defer b.start(b.worker("w"))()
+				b.publishRaw(key, record(1, "a"))
+				<-waits
+				b.publishRaw(key, record(2, "b"))
+				b.settle(time.Minute)
+				b.wantOutcomes(map[string]int{"superseded": 1, "verified": 1})
+				if got, n := b.org.has("E1"), b.org.patched("E1"); got != "[B]" || n != 1 {
+					t.Errorf("the user has %s after %d patches", got, n)
+				}
+				if took := time.Since(start); took > 5*time.Second {
+					t.Errorf("the newer one took %s: it waited for the claim of the older one", took)
+				}
+			})
+		})
+		t.Run(fmt.Sprintf("one that cannot be applied stops nobody, keyed %t", keyed), func(t *testing.T) {
+			inBubble(t, func(b *bench) {
+				b.publishRaw(key, record(1, "a"))
+				b.publishRaw(key, []byte(`{"employee_id":"E1","version":2}`))
+				defer b.start(b.worker("w"))()
+				b.settle(10 * time.Minute)
+				b.wantOutcomes(map[string]int{"no_attributes": 1, "verified": 1})
+				if got := b.org.has("E1"); got != "[A]" {
+					t.Errorf("the user has %s", got)
+				}
+			})
+		})
+	}
 }

@@ -25,8 +25,9 @@ type job struct {
 	settle  time.Duration // to wait before the first look
 	key     string        // the employee's, empty until the record is decoded
 
-	lose context.CancelCauseFunc // ends the context that the record is held under
-	stop context.CancelCauseFunc // ends its way to the patch, if it is on it
+	lose   context.CancelCauseFunc // ends the context that the record is held under
+	stop   context.CancelCauseFunc // ends its way to the patch, if it is on it
+	passed chan struct{}           // closed when it is not any more
 
 	mu          sync.Mutex // guards claim against the extender
 	claim       *ledger.Claim
@@ -75,10 +76,14 @@ func (w *Worker) apply(held context.Context, j *job) (Outcome, error) {
 // untilPatched takes a record as far as its patch, or to an outcome that needs none.
 func (w *Worker) untilPatched(ctx context.Context, j *job) (done Outcome, err error) {
 	ctx, j.stop = context.WithCancelCause(ctx)
+	j.passed = make(chan struct{})
 	w.starters.add(j)
 	defer func() {
 		err = cause(ctx, err)
-		w.starters.remove(j)
+		if errors.Is(err, ledger.ErrSuperseded) && w.release(context.WithoutCancel(ctx), j, true) {
+			err = ledger.ErrLost
+		}
+		w.starters.remove(j) // after the release: who waits for it claims next
 		j.stop(nil)
 		w.slots.passed()
 	}()
@@ -86,6 +91,9 @@ func (w *Worker) untilPatched(ctx context.Context, j *job) (done Outcome, err er
 		return "", errDeliveryCap
 	}
 	if err := j.decode(); err != nil {
+		return "", err
+	}
+	if err := w.starters.lead(ctx, j, w.supersedes); err != nil {
 		return "", err
 	}
 	if newer, err := w.newerWaits(ctx, j); err != nil {
@@ -156,22 +164,28 @@ func versionOf(rec employee.Record, order queue.Order) ledger.Version {
 	return ledger.Version{Order: order}
 }
 
-// newerWaits tells whether a newer record of the same employee is in the stream, so that this one
-// need not cost a request. One that would not get as far as a patch does not count: then this
-// one is the best there is.
+// supersedes tells whether one record is newer than another one of the same employee, so that the
+// other need not cost a request. One that would not get as far as a patch does not count: then
+// the other one is the best there is.
+func (w *Worker) supersedes(one, other *job) bool {
+	if one.version.Compare(other.version) <= 0 || one.rec.ID != other.rec.ID {
+		return false
+	}
+	_, err := w.Provisioner.Mapping.Desired(one.rec)
+	return err == nil
+}
+
+// newerWaits tells whether a record that supersedes this one is in the stream.
 func (w *Worker) newerWaits(ctx context.Context, j *job) (bool, error) {
 	data, order, ok, err := w.Queue.Newer(ctx, j.delivery, j.key)
 	if err != nil || !ok {
 		return false, asBroker(err)
 	}
 	rec, err := employee.Decode(data)
-	if err != nil || rec.ID != j.rec.ID {
+	if err != nil {
 		return false, nil
 	}
-	if _, err := w.Provisioner.Mapping.Desired(rec); err != nil {
-		return false, nil
-	}
-	return versionOf(rec, order).Compare(j.version) > 0, nil
+	return w.supersedes(&job{rec: rec, version: versionOf(rec, order)}, j), nil
 }
 
 // take claims the employee for this record, and counts the attempt.

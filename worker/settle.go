@@ -30,7 +30,10 @@ func (w *Worker) settle(ctx context.Context, j *job, v verdict, err error) error
 	case ack:
 		return j.delivery.Ack(ctx, w.result(j, string(v.outcome)))
 	case retry:
-		return w.giveBack(ctx, j, v)
+		if lost := w.release(ctx, j, !v.spends); lost {
+			return w.abandon(ctx, j)
+		}
+		return j.delivery.Retry(ctx, v.after)
 	case abandon:
 		return w.abandon(ctx, j)
 	default:
@@ -38,16 +41,18 @@ func (w *Worker) settle(ctx context.Context, j *job, v verdict, err error) error
 	}
 }
 
-// giveBack releases the claim, so that whoever gets the record next need not wait for it to lapse.
-func (w *Worker) giveBack(ctx context.Context, j *job, v verdict) error {
-	if c := j.claimed(); c != nil {
-		if err := c.Release(ctx, !v.spends, j.patching); errors.Is(err, ledger.ErrLost) {
-			return w.abandon(ctx, j)
-		} else if err != nil {
-			w.Log.Warn().Err(err).Str("key", j.key).Msg("claim not released; it will lapse")
-		}
+// release gives up the claim of a record without a result, so that whoever gets the employee next
+// need not wait for it to lapse.
+func (w *Worker) release(ctx context.Context, j *job, refund bool) (lost bool) {
+	c := j.claimed()
+	if c == nil {
+		return false
 	}
-	return j.delivery.Retry(ctx, v.after)
+	err := c.Release(ctx, refund, j.patching)
+	if err != nil && !errors.Is(err, ledger.ErrLost) {
+		w.Log.Warn().Err(err).Str("key", j.key).Msg("claim not released; it will lapse")
+	}
+	return errors.Is(err, ledger.ErrLost)
 }
 
 // abandon leaves a record to whoever has it now. An acknowledgement or a nak of ours would end or

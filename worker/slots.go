@@ -83,42 +83,6 @@ func (s *slots) wake() {
 	}
 }
 
-// Starters are the records on their way to the patch: a shutdown stops them at once, while those
-// that are patched may go on.
-type starters struct {
-	mu      sync.Mutex
-	stopped bool
-	jobs    map[*job]struct{}
-}
-
-func (s *starters) add(j *job) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stopped {
-		j.stop(errShutdown)
-		return
-	}
-	if s.jobs == nil {
-		s.jobs = map[*job]struct{}{}
-	}
-	s.jobs[j] = struct{}{}
-}
-
-func (s *starters) remove(j *job) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.jobs, j)
-}
-
-func (s *starters) stop() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.stopped = true
-	for j := range s.jobs {
-		j.stop(errShutdown)
-	}
-}
-
 // A crew handles deliveries, each on a goroutine of its own. One that is done takes the next
 // delivery, since its stack has grown already.
 type crew struct {

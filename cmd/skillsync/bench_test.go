@@ -280,7 +280,7 @@ func (g *ground) measure(fleet []*os.Process, limit int) {
 	b.ReportMetric(float64(after.Refused429), "refused")
 	b.ReportMetric((used.cpu-cpu).Seconds()*1000/records, "cpu-s/1000")
 	b.ReportMetric(used.peakMiB, "peak-MiB")
-	if limit > 0 {
+	if limit > 0 && minutes > .25 { // else the burst at the beginning counts too much
 		b.ReportMetric(100*requests/(float64(limit)*minutes), "%limit")
 		b.ReportMetric(float64(after.MaxWindow60s), "max/60s")
 	}
