@@ -184,6 +184,9 @@ func TestANewerRecordStopsAnOlderOneThatHasNotBeenPatched(t *testing.T) {
 					for _, version := range order {
 						b.publishRaw(key, record(version, string("abc"[version-1])))
 					}
+					b.org.onPatch = func(ctx context.Context, _ string) error {
+						return sleep(ctx, 10*time.Millisecond) // for its grant
+					}
 					defer b.start(b.worker("w"))()
 					b.settle(time.Minute)
 					b.wantOutcomes(map[string]int{"superseded": 2, "verified": 1})
