@@ -245,6 +245,17 @@ func (g *ground) emptied() {
 	})
 }
 
+func (g *ground) purge() {
+	g.Helper()
+	s, err := g.js.Stream(g.Context(), queue.Stream)
+	if err == nil {
+		err = s.Purge(g.Context())
+	}
+	if err != nil {
+		g.Fatal(err)
+	}
+}
+
 // hold keeps the records from the workers until measure lets them go.
 func (g *ground) hold() {
 	g.Helper()
@@ -313,18 +324,22 @@ func fleetUsage(t testing.TB, fleet []*os.Process) (u usage) {
 			}
 			u.cpu += time.Duration(n) * 10 * time.Millisecond
 		}
-		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var kib float64
-		_, rest, _ := bytes.Cut(status, []byte("VmHWM:"))
-		if _, err := fmt.Sscan(string(rest), &kib); err != nil {
-			t.Fatal(err)
-		}
-		u.peakMiB = max(u.peakMiB, kib/1024)
+		u.peakMiB = max(u.peakMiB, peakMiB(p))
 	}
 	return u
+}
+
+// peakMiB is the most memory that a process has had, or 0 if it has ended. Unlike what the kernel
+// tells at its end, that does not count what its parent had when it was started.
+func peakMiB(p *os.Process) (peak float64) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid))
+	if err != nil {
+		return 0
+	}
+	if _, rest, ok := bytes.Cut(status, []byte("VmHWM:")); ok {
+		_, _ = fmt.Sscan(string(rest), &peak) // in KiB; of a process that is ending there is none
+	}
+	return peak / 1024
 }
 
 // csvFile has a row each of as many employees, as an HR system exports them.
@@ -343,17 +358,29 @@ func csvFile(t testing.TB, rows int) string {
 }
 
 // publishFile runs `skillsync publish`, and tells how long that took and its peak memory.
-func publishFile(t testing.TB, url, file string) (took time.Duration, peakMiB float64) {
+func publishFile(t testing.TB, url, file string) (took time.Duration, peak float64) {
 	t.Helper()
 	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), binary(t), "publish", file)
 	cmd.Env = []string{"NATS_URL=" + url}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
 	start := time.Now()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("publish: %v\n%s", err, out)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
 	}
-	took = time.Since(start)
-	if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		peakMiB = float64(u.Maxrss) / 1024
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
+	for {
+		select {
+		case <-look.C:
+			peak = max(peak, peakMiB(cmd.Process))
+		case err := <-done:
+			if err != nil {
+				t.Fatalf("publish: %v\n%s", err, out.String())
+			}
+			return time.Since(start), peak
+		}
 	}
-	return took, peakMiB
 }
