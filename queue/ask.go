@@ -76,19 +76,20 @@ func (b *Broker) awaitBriefly(ctx context.Context) (*connection, error) {
 	return b.await(ctx)
 }
 
-// last reads the newest message on a subject, from any replica, or returns ErrNotFound.
-func (b *Broker) last(ctx context.Context, action, object, stream, subject string) (stored, error) {
-	m, err := b.ask(ctx, action, object, &nats.Msg{Subject: "$JS.API.DIRECT.GET." + stream + "." + subject})
-	if err != nil {
-		return stored{}, err
-	}
+// lastOn is the request for the newest message on a subject, which any replica answers.
+func lastOn(stream, subject string) *nats.Msg {
+	return &nats.Msg{Subject: "$JS.API.DIRECT.GET." + stream + "." + subject}
+}
+
+// newest reads the answer to lastOn: the message, or ErrNotFound.
+func newest(m *nats.Msg) (stored, error) {
 	switch status := m.Header.Get("Status"); status {
 	case "":
 		return rawMessage(m), nil
 	case "404":
-		return stored{}, fmt.Errorf("%s %s: %w", action, object, ErrNotFound)
+		return stored{}, ErrNotFound
 	default:
-		return stored{}, fmt.Errorf("%s %s: %s %s", action, object, status, m.Header.Get("Description"))
+		return stored{}, fmt.Errorf("the broker answered %s %s", status, m.Header.Get("Description"))
 	}
 }
 

@@ -142,7 +142,11 @@ func (q *Queue) Newer(ctx context.Context, d *Delivery, key string) (data []byte
 	if subject == RecordsSubject {
 		subject += "." + key
 	}
-	last, err := q.b.last(ctx, "look for a newer record on", subject, Stream, subject)
+	reply, err := q.b.askAgain(ctx, "look for a newer record on", subject, lastOn(Stream, subject))
+	if err != nil {
+		return nil, Order{}, false, err
+	}
+	last, err := newest(reply)
 	if errors.Is(err, ErrNotFound) {
 		return nil, Order{}, false, nil
 	}

@@ -41,12 +41,16 @@ func (k *KV) Get(ctx context.Context, key string) (Entry, error) {
 	if err := checkKey(key); err != nil {
 		return Entry{}, err
 	}
-	m, err := k.b.last(ctx, "read", key, "KV_"+k.kv.Bucket(), k.subject(key))
+	reply, err := k.b.ask(ctx, "read", key, lastOn("KV_"+k.kv.Bucket(), k.subject(key)))
 	if err != nil {
 		return Entry{}, err
 	}
-	if first(m.header, "KV-Operation") != "" { // the mark that a removed key leaves
-		return Entry{}, fmt.Errorf("read %s: %w", key, ErrNotFound)
+	m, err := newest(reply)
+	if err == nil && first(m.header, "KV-Operation") != "" { // the mark that a removed key leaves
+		err = ErrNotFound
+	}
+	if err != nil {
+		return Entry{}, fmt.Errorf("read %s: %w", key, err)
 	}
 	return Entry{Value: m.data, Revision: m.sequence, At: m.at}, nil
 }
