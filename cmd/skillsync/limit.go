@@ -250,7 +250,7 @@ func (limitPauseCmd) Help() string {
 
 func (c limitPauseCmd) Run(p *program) error {
 	if c.For <= 0 || c.For > ratelimit.MaxPause {
-		return misuse("limit pause: %s is not between a moment and %s", c.For, ratelimit.MaxPause)
+		return misuse("limit pause: %s is not a time of up to %.0f hours", c.For, ratelimit.MaxPause.Hours())
 	}
 	return c.change(p, func(ctx context.Context, b *ratelimit.Bucket) error { return b.Pause(ctx, c.For, c.Reason) })
 }
