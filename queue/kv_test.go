@@ -27,7 +27,11 @@ func TestAWatchResumesAfterTheBrokerIsStartedAgain(t *testing.T) {
 	server.Shutdown()
 	server = queuetest.Serve(t, dir, strings.TrimPrefix(server.URL(), "nats://"))
 	t.Cleanup(server.Shutdown)
-	must[uint64](t)(kv.Update(t.Context(), "k", []byte("2"), revision)) // waits for the connection
+	_, err := kv.Update(t.Context(), "k", []byte("2"), revision) // waits for the connection
+	for errors.Is(err, queue.ErrUnreachable) {                   // it was not known to be lost yet
+		_, err = kv.Update(t.Context(), "k", []byte("2"), revision)
+	}
+	ok(t, err)
 	if got := <-seen; got != "2" {
 		t.Error("told", got)
 	}
