@@ -75,6 +75,7 @@ type Bucket struct {
 	mu      sync.Mutex
 	limit   int // in force; 0 is none
 	pace    pace
+	differ  bool // another process was seen to be set to another limit
 	phase   phase
 	waiters list.List // of *waiter
 	ready   bool      // the clock is set and the key was read

@@ -1,13 +1,17 @@
 package ratelimit
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/rs/zerolog"
 )
 
 // callersOf keeps so many hungry callers at each bucket until stop is called.
@@ -204,6 +208,29 @@ func TestALimitThatIsNoLongerConfiguredIsNotTold(t *testing.T) {
 		state, err := now.Read(t.Context())
 		if err != nil || state.Outlook(time.Now()).Limit != 0 {
 			t.Errorf("%+v, %v", state, err)
+		}
+	})
+}
+
+func TestProcessesThatAreSetToDifferentLimitsSaySoOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		var said bytes.Buffer
+		a := &Bucket{Store: store, Key: "client", Limit: 300, Name: "a", Log: zerolog.New(zerolog.SyncWriter(&said))}
+		b := &Bucket{Store: store, Key: "client", Limit: 600, Name: "b"}
+		stopA := start(t, a)
+		start(t, b)
+		for range 20 {
+			for _, bucket := range []*Bucket{a, b} {
+				if err := bucket.Wait(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		synctest.Wait()
+		stopA()
+		if n := strings.Count(said.String(), "set to another limit"); n != 1 {
+			t.Errorf("said %d times:\n%s", n, said.String())
 		}
 	})
 }

@@ -219,6 +219,11 @@ func (b *Bucket) learn(e queue.Entry) {
 func (b *Bucket) adopt(s shared) {
 	news := s.Epoch != b.shared.Epoch
 	b.shared = s
+	if b.granted.Load() > 0 && s.Limit == 0 && s.Configured > 0 && s.Configured != b.Limit && !b.differ {
+		b.differ = true
+		b.Log.Warn().Int("limit_per_minute", b.Limit).Int("other", s.Configured).Str("by", s.By).
+			Msg("another process is set to another limit; give all the same")
+	}
 	if limit := s.limit(b.Limit); limit != b.limit {
 		b.Log.Info().Int("limit_per_minute", limit).Str("by", s.By).Msg("the limit of the fleet has changed")
 		b.keepTo(limit)
