@@ -249,7 +249,8 @@ func (c *Client) exchange(req *http.Request, op string) (answer, error) {
 	defer res.Body.Close()
 	a.status, a.header = res.StatusCode, res.Header
 	a.correlationID = clean(res.Header.Get("ININ-Correlation-Id"))
-	a.body, err = readAll(res.Body)
+	taken := op == opPatch && a.status/100 == 2 // its answer proves nothing, so nobody reads it
+	a.body, err = readAll(res.Body, !taken)
 	return a, err
 }
 
@@ -257,7 +258,7 @@ func (c *Client) exchange(req *http.Request, op string) (answer, error) {
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // readAll reads an answer to its end, or the connection could not be used again.
-func readAll(body io.Reader) ([]byte, error) {
+func readAll(body io.Reader, keep bool) ([]byte, error) {
 	b := buffers.Get().(*bytes.Buffer)
 	defer func() {
 		if b.Cap() <= 256<<10 { // a rare giant is not kept
@@ -268,6 +269,9 @@ func readAll(body io.Reader) ([]byte, error) {
 	_, err := b.ReadFrom(io.LimitReader(body, maxAnswer+1))
 	if err == nil && b.Len() > maxAnswer {
 		err = fmt.Errorf("answer of more than %d bytes", maxAnswer)
+	}
+	if !keep {
+		return nil, err
 	}
 	return bytes.Clone(b.Bytes()), err
 }
