@@ -181,11 +181,11 @@ func (c limitFlags) change(p *program, do func(context.Context, *ratelimit.Bucke
 	if err != nil {
 		return err
 	}
-	if budget := newBudget(key, s, now); !c.JSON {
-		return budget.show(p)
-	} else {
+	budget := newBudget(key, s, now)
+	if c.JSON {
 		return json.NewEncoder(p.out).Encode(budget)
 	}
+	return budget.show(p)
 }
 
 // key is that of the OAuth client meant.
