@@ -118,39 +118,42 @@ func (l mortalLease) DeadLetter(ctx context.Context, f queue.Failure) error {
 	return l.step(func() error { return l.Lease.DeadLetter(ctx, f) })
 }
 
-// startMortal runs a worker that dies after so many steps.
-func (b *bench) startMortal(name string, l *life) (stop func()) {
+// startMortal runs a worker that dies after so many steps, and holds so many records at most.
+func (b *bench) startMortal(name string, l *life, inFlight int) (stop func()) {
 	m := mortal{l, b.queue, b.kv, b.org}
 	w := b.worker(name)
 	w.Queue, w.Ledger.Store, w.Provisioner.Directory = m, m, m
-	w.InFlight = 1 // the other one gets the other records
+	w.InFlight = inFlight
 	return b.start(w)
 }
 
 // Records of one employee on two workers, in every order of publishing, with a crash of one of the
 // workers at every step, before and after the step took effect: the newest record is what stands
-// in the end, and each record ends exactly once.
+// in the end, and each record ends exactly once. The one that dies holds one record, and the other
+// worker gets the others; or it holds all, and the newer ones stop the older ones.
 func TestACrashAtEveryStepLosesNothingAndLetsTheNewerRecordWin(t *testing.T) {
 	versions := map[string][]int{"older first": {1, 2}, "newer first": {2, 1}, "three": {2, 1, 3}}
 	for name, order := range versions {
 		for _, keyed := range []bool{true, false} {
 			for _, after := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s, keyed %t, after %t", name, keyed, after), func(t *testing.T) {
-					steps := 1
-					for crashAt(t, order, keyed, after, steps) {
-						steps++
-					}
-					if steps < 7 { // look, read, claim, find, read, patch, …
-						t.Errorf("the worker did only %d steps: hardly anything was tested", steps)
-					}
-				})
+				for _, held := range []int{1, 8} {
+					t.Run(fmt.Sprintf("%s, keyed %t, after %t, %d held", name, keyed, after, held), func(t *testing.T) {
+						steps := 1
+						for crashAt(t, order, keyed, after, held, steps) {
+							steps++
+						}
+						if steps < 7 { // look, read, claim, find, read, patch, …
+							t.Errorf("the worker did only %d steps: hardly anything was tested", steps)
+						}
+					})
+				}
 			}
 		}
 	}
 }
 
 // crashAt tells whether the worker lived to see so many steps.
-func crashAt(t *testing.T, order []int, keyed, after bool, steps int) (reached bool) {
+func crashAt(t *testing.T, order []int, keyed, after bool, held, steps int) (reached bool) {
 	inBubble(t, func(b *bench) {
 		newest, department := 0, ""
 		for i, version := range order {
@@ -165,7 +168,7 @@ func crashAt(t *testing.T, order []int, keyed, after bool, steps int) (reached b
 			b.publishRaw(key, fmt.Appendf(nil, `{"employee_id":"E1","department":%q,"version":%d}`, d, version))
 		}
 		l := newLife(steps, after)
-		stopVictim := b.startMortal("victim", l)
+		stopVictim := b.startMortal("victim", l, held)
 		synctest.Wait() // it has a record, and is dead or waits for skills to settle
 		stopOther := b.start(b.worker("other"))
 		b.settle(30 * time.Minute)
