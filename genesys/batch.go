@@ -41,10 +41,11 @@ type reads struct {
 
 // A batch is one request for the skills of many users.
 type batch struct {
-	waiting map[string]int // callers by user id; guarded by reads.mu
-	callers int            // guarded by reads.mu
-	ids     []string       // set once sealed
-	full    chan struct{}  // closed when nobody else can join
+	waiting map[string]int    // callers by user id; guarded by reads.mu
+	callers int               // guarded by reads.mu
+	others  []context.Context // of callers after the first; not written to once sealed
+	ids     []string          // set once sealed
+	full    chan struct{}     // closed when nobody else can join
 	cancel  context.CancelFunc
 	done    chan struct{}
 
@@ -98,6 +99,8 @@ func (c *Client) join(ctx context.Context, key string) *batch {
 		ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx)) // it is not this caller's alone
 		r.open = b
 		go c.readBatch(ctx, b)
+	} else {
+		b.others = append(b.others, ctx)
 	}
 	b.waiting[key]++
 	b.callers++
@@ -162,7 +165,7 @@ func (c *Client) readBatch(ctx context.Context, b *batch) {
 		b.err = interrupted(ctx, opReadBatch)
 		return
 	}
-	a, err := c.do(ctx, request{op: opReadBatch, build: func() (*http.Request, error) {
+	a, err := c.do(ctx, request{op: opReadBatch, batch: b, build: func() (*http.Request, error) {
 		ids := c.seal(b)
 		if len(ids) == 0 { // the last caller left at this very moment
 			return nil, context.Canceled

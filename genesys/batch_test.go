@@ -81,6 +81,37 @@ func shareRequests(t *testing.T, users, callers int, want []int) {
 	}
 }
 
+func TestABatchTellsWhoSharesIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		grant := make(chan struct{})
+		c := offline(func(r *http.Request) (*http.Response, error) { return page100(r), nil })
+		c.Limiter = limiterFunc(func(context.Context) error { <-grant; return nil })
+		type caller struct{}
+		var exchanges [][]any
+		c.Observe = func(ctx context.Context, e Exchange) {
+			callers := []any{ctx.Value(caller{})}
+			for _, other := range e.Shared {
+				callers = append(callers, other.Value(caller{}))
+			}
+			exchanges = append(exchanges, callers)
+		}
+		var wg sync.WaitGroup
+		for i := range 3 {
+			wg.Go(func() {
+				if _, err := c.User(context.WithValue(t.Context(), caller{}, i), idOf(i%2)); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait() // it has joined
+		}
+		close(grant)
+		wg.Wait()
+		if diff := cmp.Diff([][]any{{0}, {0, 1, 2}}, exchanges); diff != "" {
+			t.Errorf("callers of the requests for a token and for the users, -want +got:\n%s", diff)
+		}
+	})
+}
+
 func TestABatchTakesCallersUntilItsGrant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var sizes []int
@@ -111,7 +142,7 @@ func TestWithoutALimitCallersGatherWhileABatchIsOut(t *testing.T) {
 		c := offline(func(r *http.Request) (*http.Response, error) {
 			if r.URL.Path == "/api/v2/users" {
 				sizes = append(sizes, len(r.URL.Query()["id"]))
-				return answerLater(r, time.Second, page100(r))
+				return answerLater(r, 1030*time.Millisecond, page100(r)) // never just when one joins
 			}
 			return page100(r), nil
 		})

@@ -1,6 +1,7 @@
 package genesys_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -49,7 +50,7 @@ func BenchmarkBatchedReads(b *testing.B) {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
 			c := newBenchClient(b)
 			requests := make(chan struct{}, 1<<20)
-			c.Observe = func(genesys.Exchange) {
+			c.Observe = func(context.Context, genesys.Exchange) {
 				select {
 				case requests <- struct{}{}:
 				default:

@@ -60,8 +60,9 @@ type Client struct {
 	MaxInFlight int
 	// Transport sends the requests. Default: an [http.Transport] of the Client's own.
 	Transport http.RoundTripper
-	// Observe is told of each request after it was sent, from the goroutine that sent it.
-	Observe func(Exchange)
+	// Observe is told of each request after it was sent, from the goroutine that sent it. ctx has
+	// the values of the caller's.
+	Observe func(ctx context.Context, e Exchange)
 
 	once       sync.Once
 	invalid    error  // what makes the Client unusable; set by init
@@ -73,30 +74,6 @@ type Client struct {
 	discovered shared[Profile]
 	skills     shared[skillList]
 	reads      reads
-}
-
-// An Exchange is one request and its outcome.
-type Exchange struct {
-	Op            string // token, schemas, find, read, read_batch, patch or skills
-	Status        int    // 0 if there was no answer
-	Took          time.Duration
-	CorrelationID string // the platform's own id of the exchange, if it answered with one
-}
-
-// What a request is for: the values of Exchange.Op and Error.Op.
-const (
-	opToken     = "token"
-	opSchemas   = "schemas"
-	opFind      = "find"
-	opRead      = "read"
-	opReadBatch = "read_batch"
-	opPatch     = "patch"
-	opSkills    = "skills"
-)
-
-// Operations lists every value of Exchange.Op, for metrics that start at zero.
-func Operations() []string {
-	return []string{opToken, opSchemas, opFind, opRead, opReadBatch, opPatch, opSkills}
 }
 
 const (
@@ -112,6 +89,7 @@ const (
 type request struct {
 	op      string
 	private []string // must not come back in the text of an error
+	batch   *batch   // whose request it is, if it is one
 	// build makes the request. It is called once the request is granted, and again for each
 	// time it is sent again.
 	build func() (*http.Request, error)
@@ -191,7 +169,7 @@ func (c *Client) send(ctx context.Context, r request) (answer, error) {
 	start := time.Now()
 	a, err := c.exchange(req.WithContext(sending), r.op)
 	if c.Observe != nil {
-		c.Observe(Exchange{Op: a.op, Status: a.status, Took: time.Since(start), CorrelationID: a.correlationID})
+		c.Observe(ctx, exchanged(r, req, a, start, err))
 	}
 	if err != nil {
 		return a, transportError(sending, a, err)

@@ -470,23 +470,41 @@ func TestExchangesSayWhatTheyWereFor(t *testing.T) {
 	})
 	c := o.client()
 	c.Profile, c.Authority = Auto, "hris"
-	var ops []string
-	c.Observe = func(e Exchange) {
+	type caller struct{}
+	ctx := context.WithValue(t.Context(), caller{}, "me")
+	var ops, calls []string
+	c.Observe = func(ctx context.Context, e Exchange) {
 		o.observed.Add(1)
 		ops = append(ops, e.Op)
+		calls = append(calls, e.Method+" "+e.Route())
+		if ctx.Value(caller{}) != "me" {
+			t.Errorf("%s: not the caller's context", e.Op)
+		}
+		if time.Since(e.Began) < e.Took || "http://"+e.Host != c.API || e.Err != nil || len(e.Shared) > 0 {
+			t.Errorf("%+v", e)
+		}
 		if e.Status != 200 || e.Took <= 0 || (e.CorrelationID == "abc") != (e.Op != "token") {
 			t.Errorf("%+v", e)
 		}
 	}
-	_, err1 := c.User(t.Context(), userID)
-	_, err2 := c.Patch(t.Context(), userID, anyPatch)
-	_, err3 := c.Find(t.Context(), Person{EmployeeID: "E1"})
-	_, err4 := c.SkillNames(t.Context())
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
+	_, err1 := c.User(ctx, userID)
+	_, err2 := c.Patch(ctx, userID, anyPatch)
+	_, err3 := c.Find(ctx, Person{EmployeeID: "E1"})
+	_, err4 := c.SkillNames(ctx)
+	_, err5 := c.Limits(ctx, LimitsOfAPI)
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"token", "schemas", "read_batch", "read", "patch", "find", "skills"}, ops); diff != "" {
+	if diff := cmp.Diff([]string{"token", "schemas", "read_batch", "read", "patch", "find", "skills", "limits"}, ops); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+	want := []string{
+		"POST /oauth/token", "GET /api/v2/scim/v2/schemas", "GET /api/v2/users", "GET /api/v2/users/{id}/routingskills",
+		"PATCH /api/v2/scim/v2/users/{id}", "GET /api/v2/users/externalid/{authority}/{key}", "GET /api/v2/routing/skills",
+		"GET /api/v2/organizations/limits/namespaces/platform.api",
+	}
+	if diff := cmp.Diff(want, calls); diff != "" {
+		t.Errorf("calls, -want +got:\n%s", diff)
 	}
 	slices.Sort(ops)
 	if diff := cmp.Diff(slices.Sorted(slices.Values(Operations())), ops); diff != "" {

@@ -47,19 +47,28 @@ func (c *Client) findByExternalID(ctx context.Context, p Person) (string, error)
 	if !byID && p.Email == "" {
 		return "", fmt.Errorf("%w: set GENESYS_EXTERNAL_ID_AUTHORITY, or give the record an email or a user_id", ErrNoLookup)
 	}
+	var unknown error
 	if byID {
 		id, err := c.lookUp(ctx, p.EmployeeID)
 		if !errors.Is(err, ErrUserNotFound) || p.Email == "" {
 			return id, err
 		}
+		unknown = err
 	}
-	return c.searchEmail(ctx, p.Email)
+	id, err := c.searchEmail(ctx, p.Email)
+	if err == ErrUserNotFound && unknown != nil { // an empty answer has no facts; the first refusal has
+		err = fmt.Errorf("%w; nor is there one with the record's e-mail address", unknown)
+	}
+	return id, err
 }
+
+// externalIDs is the collection of users by authority and external id.
+const externalIDs = "/api/v2/users/externalid/"
 
 // lookUp asks for the user with an external id. The platform tells upper from lower case in both
 // parts of it.
 func (c *Client) lookUp(ctx context.Context, key string) (string, error) {
-	path := "/api/v2/users/externalid/" + escapeSegment(c.Authority) + "/" + escapeSegment(key)
+	path := externalIDs + escapeSegment(c.Authority) + "/" + escapeSegment(key)
 	a, err := c.do(ctx, request{op: opFind, build: func() (*http.Request, error) { return c.get(path, nil) }})
 	if err != nil {
 		return "", err

@@ -61,7 +61,7 @@ func (o *org) client() *Client {
 	return &Client{
 		API: o.URL, ClientID: "id", ClientSecret: "hush", Profile: RoutingSkills,
 		Limiter: &o.grants,
-		Observe: func(Exchange) { o.observed.Add(1) },
+		Observe: func(context.Context, Exchange) { o.observed.Add(1) },
 	}
 }
 

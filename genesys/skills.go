@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// An UnknownSkillError is a patch that was refused while some of its skills do not exist in the
-// organization. It is [ErrUnknownSkill].
+// An UnknownSkillError is a patch that was refused, or would be, while some of its skills do not
+// exist in the organization. It is [ErrUnknownSkill].
 type UnknownSkillError struct {
 	Names   []string            // skills that the organization does not have
 	Nearest map[string][]string // up to three that it has, for each name, the likeliest first
-	Err     error               // the refusal
+	Err     error               // the refusal; nil if nothing was sent
 }
 
 func (e *UnknownSkillError) Error() string {
@@ -28,7 +28,11 @@ func (e *UnknownSkillError) Error() string {
 			said[i] += fmt.Sprintf(" (did you mean %s?)", quoted(near))
 		}
 	}
-	return fmt.Sprintf("genesys: unknown skill %s: %v", strings.Join(said, ", "), e.Err)
+	text := "genesys: unknown skill " + strings.Join(said, ", ")
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text
 }
 
 func quoted(names []string) string {
@@ -56,15 +60,26 @@ func (c *Client) explainSkills(ctx context.Context, wanted []Skill, err error) e
 	if listErr != nil {
 		return err // the refusal stands, explained or not
 	}
-	unknown := &UnknownSkillError{Nearest: map[string][]string{}, Err: err}
+	unknown := UnknownSkills(wanted, known)
+	if unknown == nil {
+		return err
+	}
+	unknown.Err = err
+	return unknown
+}
+
+// UnknownSkills returns what of wanted is not among known, the names that [Client.SkillNames]
+// returned, or nil if nothing is. Case matters.
+func UnknownSkills(wanted []Skill, known []string) *UnknownSkillError {
+	unknown := &UnknownSkillError{Nearest: map[string][]string{}}
 	for _, s := range wanted {
-		if !slices.Contains(known, s.Name) { // case matters
+		if !slices.Contains(known, s.Name) {
 			unknown.Names = append(unknown.Names, s.Name)
 			unknown.Nearest[s.Name] = nearest(s.Name, known)
 		}
 	}
 	if unknown.Names == nil {
-		return err
+		return nil
 	}
 	return unknown
 }
@@ -72,12 +87,18 @@ func (c *Client) explainSkills(ctx context.Context, wanted []Skill, err error) e
 // A skillList is what SkillNames keeps.
 type skillList struct {
 	names []string
-	until time.Time // zero: never read
+	read  time.Time // zero: never
 }
 
 // SkillNames returns the names of all skills of the organization, sorted. The list is kept for
 // ten minutes. Only the routing-skills profile has one.
 func (c *Client) SkillNames(ctx context.Context) ([]string, error) {
+	return c.SkillNamesSince(ctx, time.Now().Add(-10*time.Minute))
+}
+
+// SkillNamesSince is SkillNames of a list that was read at since or later, for a caller who may
+// just have made a skill. It is read anew if need be.
+func (c *Client) SkillNamesSince(ctx context.Context, since time.Time) ([]string, error) {
 	profile, err := c.Discover(ctx)
 	if err != nil {
 		return nil, err
@@ -85,17 +106,17 @@ func (c *Client) SkillNames(ctx context.Context) ([]string, error) {
 	if profile != RoutingSkills {
 		return nil, fmt.Errorf("%w: the %s profile has no list of skills", ErrBadRequest, profile)
 	}
-	fresh := func(l skillList) bool { return time.Now().Before(l.until) }
+	fresh := func(l skillList) bool { return !l.read.Before(since) }
 	l, err := c.skills.get(ctx, opSkills, fresh, c.listSkills)
 	return slices.Clone(l.names), err
 }
 
 func (c *Client) listSkills(ctx context.Context) (skillList, error) {
+	l := skillList{read: time.Now()}
 	skills, err := c.list(ctx, opSkills, "/api/v2/routing/skills", 100)
 	if err != nil {
 		return skillList{}, err
 	}
-	l := skillList{until: time.Now().Add(10 * time.Minute)}
 	for _, s := range skills {
 		if s.State != deleted {
 			l.names = append(l.names, s.Name)

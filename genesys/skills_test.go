@@ -38,6 +38,53 @@ func TestSkillNamesAreKeptForTenMinutes(t *testing.T) {
 	})
 }
 
+func TestSkillNamesAreReadAnewForWhoeverMayHaveMadeOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lists int
+		c := offline(func(r *http.Request) (*http.Response, error) {
+			lists++
+			return answerLater(r, time.Second, reply(200, `{"entities":[{"name":"Sales"}],"pageCount":1}`))
+		})
+		for range 2 {
+			if _, err := c.SkillNamesSince(t.Context(), time.Now()); err != nil {
+				t.Error(err)
+			}
+		}
+		asked := time.Now()
+		time.Sleep(time.Second)
+		for range 2 {
+			if _, err := c.SkillNamesSince(t.Context(), asked); err != nil || lists != 3 {
+				t.Errorf("%v after %d lists", err, lists)
+			}
+		}
+		if _, err := c.SkillNames(t.Context()); err != nil || lists != 3 {
+			t.Errorf("%v after %d lists", err, lists)
+		}
+	})
+}
+
+func TestUnknownSkillsAreNamedWithWhatMayBeMeant(t *testing.T) {
+	known := []string{"Billing", "Sales"}
+	wanted := func(names ...string) (skills []Skill) {
+		for _, name := range names {
+			skills = append(skills, Skill{Name: name})
+		}
+		return skills
+	}
+	if e := UnknownSkills(wanted("Sales", "Billing"), known); e != nil {
+		t.Errorf("of known ones: %v", e)
+	}
+	if e := UnknownSkills(nil, nil); e != nil {
+		t.Errorf("of none: %v", e)
+	}
+	e := UnknownSkills(wanted("Sales", "billing", "Zebra"), known)
+	checkSentinel(t, e, ErrUnknownSkill)
+	want := `genesys: unknown skill "billing" (did you mean "Billing"?), "Zebra"`
+	if e == nil || e.Error() != want {
+		t.Errorf("%v, want %s", e, want)
+	}
+}
+
 func TestCustomAttributesHaveNoSkillNames(t *testing.T) {
 	c := offline(nil)
 	c.Profile = CustomAttributes

@@ -66,7 +66,7 @@ func (c applyCmd) Run(p *program) error {
 		a.say = p.err
 	}
 	client.Limiter = ratelimit.Local(c.Limit)
-	client.Observe = func(genesys.Exchange) { a.Requests++ }
+	client.Observe = func(context.Context, genesys.Exchange) { a.Requests++ }
 	start := time.Now()
 	err = a.run(p.ctx, client, rec)
 	a.Seconds = time.Since(start).Seconds()

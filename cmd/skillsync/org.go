@@ -113,7 +113,7 @@ func discover(ctx context.Context, p *program, c *genesys.Client, waiting func(e
 }
 
 // observe counts every request by what it was for and how it was answered.
-func observe(reg prometheus.Registerer) func(genesys.Exchange) {
+func observe(reg prometheus.Registerer) func(context.Context, genesys.Exchange) {
 	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "skillsync_requests_total", Help: "Requests sent to Genesys Cloud, by operation and status (none: no answer came).",
 	}, []string{"op", "status"})
@@ -128,7 +128,7 @@ func observe(reg prometheus.Registerer) func(genesys.Exchange) {
 		seconds.WithLabelValues(op)
 	}
 	reg.MustRegister(requests, seconds)
-	return func(e genesys.Exchange) {
+	return func(_ context.Context, e genesys.Exchange) {
 		requests.WithLabelValues(e.Op, statusClass(e.Status)).Inc()
 		seconds.WithLabelValues(e.Op).Observe(e.Took.Seconds())
 	}

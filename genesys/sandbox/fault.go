@@ -46,7 +46,7 @@ var kinds = []kind{
 }
 
 // faultOps are the operations a fault may be limited to.
-var faultOps = []string{"any", opToken, opSchemas, opFind, opRead, opReadBatch, opPatch, opSkills}
+var faultOps = []string{"any", opToken, opSchemas, opFind, opRead, opReadBatch, opPatch, opSkills, opLimits}
 
 // Fault is something that goes wrong. Its text form is OP:KIND[:KEY=VALUE]…, such as
 //
@@ -58,7 +58,7 @@ var faultOps = []string{"any", opToken, opSchemas, opFind, opRead, opReadBatch, 
 // no such path) meet no faults, and a request meets at most one: the first injected that
 // matches.
 type Fault struct {
-	Op    string // token, schemas, find, read (single and batch), read_batch, patch or skills; "" or any = all
+	Op    string // token, schemas, find, read (single and batch), read_batch, patch, skills or limits; "" or any = all
 	Kind  string
 	User  string // id or external id; "" = all. In a batch read expand and missing then concern this user only
 	Times int    // matching requests it falls on; 0 = until cleared

@@ -99,6 +99,7 @@ func TestEveryKindOfFaultCanFallOnEveryOperation(t *testing.T) {
 		opReadBatch: func(g *guest) reply { return g.get("/api/v2/users") },
 		opPatch:     func(g *guest) reply { return g.patch(emp1, salesPatch) },
 		opSkills:    func(g *guest) reply { return g.get("/api/v2/routing/skills") },
+		opLimits:    func(g *guest) reply { return g.get("/api/v2/organizations/limits/namespaces/platform.api") },
 	}
 	for _, k := range kinds {
 		for op, send := range requests {

@@ -16,7 +16,7 @@ const loggedBody = 8 << 10
 type Request struct {
 	Time          time.Time `json:"time"` // of arrival
 	Token         string    `json:"token,omitempty"`
-	Op            string    `json:"op"`   // token, schemas, find, read, read_batch, patch, skills; other for a path or method that does not exist
+	Op            string    `json:"op"`   // token, schemas, find, read, read_batch, patch, skills, limits; other for a path or method that does not exist
 	Path          string    `json:"path"` // template such as /api/v2/users/{id}; the path itself when there is none
 	Method        string    `json:"method"`
 	User          string    `json:"user,omitempty"`  // id in the path

@@ -15,6 +15,7 @@ const (
 	opReadBatch = "read_batch" // in the log and the counters; a filter "read" means it too
 	opPatch     = "patch"
 	opSkills    = "skills"
+	opLimits    = "limits"
 )
 
 // route is a path of one contract, or of both.
@@ -48,6 +49,7 @@ func routesOf(contract string) []route {
 		{method: http.MethodGet, pattern: "/api/v2/users/{id}/routingskills", op: opRead, contract: RoutingSkills, serve: (*Sandbox).routingSkills},
 		{method: http.MethodGet, pattern: "/api/v2/users/{id}", op: opRead, contract: RoutingSkills, serve: (*Sandbox).getUser},
 		{method: http.MethodGet, pattern: "/api/v2/routing/skills", op: opSkills, contract: RoutingSkills, serve: (*Sandbox).listSkills},
+		{method: http.MethodGet, pattern: "/api/v2/organizations/limits/namespaces/{namespace}", op: opLimits, contract: RoutingSkills, serve: (*Sandbox).limits},
 	}
 	var out []route
 	for _, rt := range all {

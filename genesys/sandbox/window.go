@@ -61,6 +61,25 @@ func (q *quota) take(clock func() time.Duration) (wait time.Duration) {
 	return wait
 }
 
+// limits answers GET /api/v2/organizations/limits/namespaces/{namespace}: the limits in force, of
+// which the sandbox has one. Without a limit the list is empty.
+func (s *Sandbox) limits(c *call) answer {
+	type limit struct {
+		Key       string `json:"key"`
+		Namespace string `json:"namespace"`
+		Value     int    `json:"value"`
+	}
+	namespace := c.arg("namespace")
+	if namespace != "platform.api" {
+		return c.notFound()
+	}
+	all := []limit{}
+	if s.cfg.Limit > 0 {
+		all = append(all, limit{"client.credentials.token.rate.per.minute", namespace, s.cfg.Limit})
+	}
+	return ok(map[string]any{"entities": all})
+}
+
 // peak finds the largest number of requests in any sliding window of length span. A
 // window is open at its start: requests exactly span apart are never in one.
 type peak struct {
