@@ -50,6 +50,10 @@ type Config struct {
 	// trying in the background for good, as a worker wants it; see Connected.
 	Wait time.Duration
 
+	// Reasons are those that dead letters are expected to have, so that counting them by reason
+	// need not begin with a look at every subject there is. Others are found, more slowly.
+	Reasons []string
+
 	Log     zerolog.Logger       // connection events; the zero value is silent
 	OnState func(connected bool) // told of every change of Connected, in order; nil ok
 }
@@ -70,6 +74,8 @@ type Broker struct {
 	changed  chan struct{} // closed when conn changes
 	refused  refusal       // the last one
 	complain time.Time     // when to log the next failed attempt to connect
+
+	knownReasons []string // of dead letters, as tokens
 }
 
 // A connection is one of those that a Broker has over time: what lived on an older one has to be
@@ -94,6 +100,9 @@ func Connect(ctx context.Context, c Config) (*Broker, error) {
 	b := &Broker{
 		log: c.Log, onState: c.OnState, closed: make(chan struct{}),
 		changed: make(chan struct{}), refused: refusal{ch: make(chan struct{})},
+	}
+	for _, reason := range c.Reasons {
+		b.knownReasons = append(b.knownReasons, token(reason))
 	}
 	options, err := b.options(c)
 	if err != nil {

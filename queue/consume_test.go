@@ -3,6 +3,7 @@ package queue_test
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -148,15 +149,16 @@ func TestABodyOfOneMebibyteIsDeadLetteredIntact(t *testing.T) {
 func TestTheLargestRecordThatGetsInGetsOutAgain(t *testing.T) {
 	b := queuetest.Run(t)
 	q := must[*queue.Queue](t)(b.Queue(t.Context()))
-	size := int(b.MaxPayload()) - 16<<10 - 500 // its own headers count, too
+	size := int(b.MaxPayload()) - 24<<10 - 500 // its own headers count, too
 	must[queue.Ack](t)(b.Publish(t.Context(), queue.Message{
 		EmployeeID: strings.Repeat("ü", 60), Data: make([]byte, size), Header: map[string][]string{"X-Own": {strings.Repeat("h", 300)}},
 	}))
 	long := strings.Repeat("<ü\r\n>", 10_000)
 	skills := []byte(`["` + strings.Repeat("x", 4000) + `"]`)
+	tries := slices.Repeat([]queue.Try{{Number: 1, At: time.Now(), Error: strings.Repeat("x", 300)}}, 20)
 	ok(t, fetch(t, q, 1)[0].DeadLetter(t.Context(), queue.Failure{
 		EmployeeID: long, Version: long, Reason: long, Class: long, Error: long, Status: 500, CorrelationID: long, Attempts: 5, First: time.Now(), Last: time.Now(),
-		MappingVersion: long, Expected: skills, Actual: skills, Worker: long, App: long,
+		MappingVersion: long, Expected: skills, Actual: skills, Tries: tries, Desired: long, Worker: long, App: long,
 	}))
 	if dead := deadLetters(t, b, queue.Filter{}); len(dead) != 1 || len(dead[0].Data) != size {
 		t.Fatalf("%d dead letters", len(dead))

@@ -2,10 +2,8 @@ package queue
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,12 +23,15 @@ const (
 	headerError       = "Skillsync-Error"
 	headerStatus      = "Skillsync-Status"
 	headerCorrelation = "Skillsync-Correlation-Id"
+	headerTraceID     = "Skillsync-Trace-Id"
 	headerAttempts    = "Skillsync-Attempts"
 	headerFirst       = "Skillsync-First-Failure"
 	headerLast        = "Skillsync-Last-Failure"
 	headerMapping     = "Skillsync-Mapping"
 	headerExpected    = "Skillsync-Expected"
 	headerActual      = "Skillsync-Actual"
+	headerTries       = "Skillsync-Tries"
+	headerDesired     = "Skillsync-Desired"
 	headerWorker      = "Skillsync-Worker"
 	headerApp         = "Skillsync-App"
 )
@@ -40,7 +41,13 @@ const (
 	maxError  = 1 << 10
 	maxSkills = 4 << 10
 	maxText   = 256
+	maxTries  = 3 << 10
+	maxLives  = 3 << 10
 )
+
+// LoopAfter is how many replays a record may come back from before it counts as looping: then a
+// bulk replay passes over it unless it is forced.
+const LoopAfter = 3
 
 // A DeadLetter is a record that could not be applied, and why.
 type DeadLetter struct {
@@ -52,9 +59,38 @@ type DeadLetter struct {
 	Order     Order               `json:"order"`
 	Published time.Time           `json:"published,omitzero"`
 	Replays   int                 `json:"replays"`
+	Lives     []Life              `json:"lives,omitempty"` // as dead letters before this one, oldest first; of many the last ones
 	Batch     string              `json:"batch,omitempty"`
 	Header    map[string][]string `json:"header,omitempty"` // the record's own, and where it was first published
 	Data      []byte              `json:"data,omitempty"`   // the record, unchanged
+}
+
+// Looping tells whether the record has come back too often for a bulk replay.
+func (d *DeadLetter) Looping() bool { return d.Replays >= LoopAfter }
+
+// A Life is one time that a record was a dead letter, and how it was replayed from there.
+type Life struct {
+	Letter        uint64    `json:"letter"` // its sequence among the dead letters
+	At            time.Time `json:"at"`     // when it became one
+	Reason        string    `json:"reason"`
+	Status        int       `json:"status,omitempty"`
+	Error         string    `json:"error,omitempty"`
+	CorrelationID string    `json:"correlation_id,omitempty"`
+	Attempts      int       `json:"attempts,omitempty"`
+	Replayed      time.Time `json:"replayed"`
+	By            string    `json:"by,omitempty"`
+	Replay        string    `json:"replay,omitempty"` // its name
+	Edited        []string  `json:"edited,omitempty"` // fields that were changed then
+}
+
+// A Try is one attempt that failed.
+type Try struct {
+	Number        int       `json:"number"` // from 1
+	At            time.Time `json:"at"`     // when it failed
+	Status        int       `json:"status,omitempty"`
+	CorrelationID string    `json:"correlation_id,omitempty"`
+	Error         string    `json:"error,omitempty"`
+	Worker        string    `json:"worker,omitempty"`
 }
 
 // deadLetter is the copy of a record that goes to the dead letters. However often it is made
@@ -93,7 +129,8 @@ var ofFailure = func() map[string]bool {
 	set := map[string]bool{}
 	for _, name := range []string{
 		headerEmployee, headerVersion, headerReason, headerClass, headerError, headerStatus, headerCorrelation,
-		headerAttempts, headerFirst, headerLast, headerMapping, headerExpected, headerActual, headerWorker, headerApp,
+		headerTraceID, headerAttempts, headerFirst, headerLast, headerMapping, headerExpected, headerActual, headerTries, headerDesired,
+		headerWorker, headerApp,
 	} {
 		set[strings.ToLower(name)] = true
 	}
@@ -123,174 +160,93 @@ func (f Failure) write(h nats.Header) {
 	set(headerError, f.Error, maxError)
 	number(headerStatus, f.Status)
 	set(headerCorrelation, f.CorrelationID, maxText)
+	set(headerTraceID, f.TraceID, 32)
 	number(headerAttempts, f.Attempts)
 	moment(headerFirst, f.First)
 	moment(headerLast, f.Last)
 	set(headerMapping, f.MappingVersion, maxText)
 	set(headerExpected, oneLine(f.Expected), maxSkills)
 	set(headerActual, oneLine(f.Actual), maxSkills)
+	set(headerTries, lastOf(f.Tries, maxTries), maxTries)
+	set(headerDesired, f.Desired, maxText)
 	set(headerWorker, f.Worker, maxText)
 	set(headerApp, f.App, maxText)
 }
 
+// own is the value of a header that this package has written itself.
+func own(h map[string][]string, name string) string {
+	if v := h[name]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
 func readFailure(h map[string][]string) Failure {
-	number := func(name string) int { n, _ := strconv.Atoi(first(h, name)); return n }
+	number := func(name string) int { n, _ := strconv.Atoi(own(h, name)); return n }
 	return Failure{
-		EmployeeID: first(h, headerEmployee), Version: first(h, headerVersion),
-		Reason: first(h, headerReason), Class: first(h, headerClass), Error: first(h, headerError),
-		Status: number(headerStatus), CorrelationID: first(h, headerCorrelation), Attempts: number(headerAttempts),
-		First: moment(first(h, headerFirst)), Last: moment(first(h, headerLast)), MappingVersion: first(h, headerMapping),
-		Expected: readJSON(first(h, headerExpected)), Actual: readJSON(first(h, headerActual)),
-		Worker: first(h, headerWorker), App: first(h, headerApp),
+		EmployeeID: own(h, headerEmployee), Version: own(h, headerVersion),
+		Reason: own(h, headerReason), Class: own(h, headerClass), Error: own(h, headerError),
+		Status: number(headerStatus), CorrelationID: own(h, headerCorrelation), TraceID: own(h, headerTraceID), Attempts: number(headerAttempts),
+		First: moment(own(h, headerFirst)), Last: moment(own(h, headerLast)), MappingVersion: own(h, headerMapping),
+		Expected: readJSON(own(h, headerExpected)), Actual: readJSON(own(h, headerActual)),
+		Tries: readList[Try](own(h, headerTries)), Desired: own(h, headerDesired),
+		Worker: own(h, headerWorker), App: own(h, headerApp),
 	}
 }
 
 func readDeadLetter(m stored) DeadLetter {
 	d := DeadLetter{
 		Sequence: m.sequence, At: m.at, Failure: readFailure(m.header), Data: m.data,
-		Subject: first(m.header, HeaderSubject), Stream: first(m.header, HeaderStream),
-		Published: moment(first(m.header, HeaderTime)), Batch: first(m.header, HeaderBatch), Header: map[string][]string{},
+		Subject: own(m.header, HeaderSubject), Stream: own(m.header, HeaderStream),
+		Published: moment(own(m.header, HeaderTime)), Batch: first(m.header, HeaderBatch), Header: map[string][]string{},
 	}
-	d.Order.Epoch, _ = strconv.ParseInt(first(m.header, HeaderEpoch), 10, 64)
-	d.Order.Seq, _ = strconv.ParseUint(first(m.header, HeaderSeq), 10, 64)
-	d.Replays, _ = strconv.Atoi(first(m.header, HeaderReplays))
+	d.Order.Epoch, _ = strconv.ParseInt(own(m.header, HeaderEpoch), 10, 64)
+	d.Order.Seq, _ = strconv.ParseUint(own(m.header, HeaderSeq), 10, 64)
+	d.Replays, _ = strconv.Atoi(own(m.header, HeaderReplays))
+	d.Lives = readList[Life](own(m.header, headerLives))
 	keep(d.Header, m.header)
 	return d
 }
 
-// replay is the record of a dead letter, to be published again: with its original order, so that
-// it does not overwrite what is newer, and with an id of its own, because the first one is known.
-func (d DeadLetter) replay(created int64) *nats.Msg {
+// An again is how one dead letter is published again.
+type again struct {
+	replay string // its name
+	since  uint64 // position of the last result before it began
+	by     string
+	at     time.Time
+
+	edited   []string // fields that are changed; nil if the record goes as it is
+	data     []byte   // if edited: what goes in its place
+	employee string   // and whose that is
+}
+
+// publishAgain is the record of a dead letter, to be published again: with its original order, so
+// that it does not overwrite what is newer, and with an id of its own, because the first one is
+// known. Two replays of one letter have the same id, whoever begins them: one record comes of it.
+func (d *DeadLetter) publishAgain(created int64, a again) *nats.Msg {
 	msg := nats.NewMsg(d.Subject)
 	if d.Subject != RecordsSubject && !strings.HasPrefix(d.Subject, RecordsSubject+".") {
 		msg.Subject = RecordsSubject // not a dead letter of ours, or somebody edited it
 	}
 	msg.Data = d.Data
+	if a.edited != nil {
+		msg.Data = a.data
+		msg.Subject = RecordsSubject + "." + Key(a.employee)
+	}
 	keep(msg.Header, d.Header)
 	msg.Header.Set(HeaderReplays, strconv.Itoa(d.Replays+1))
+	msg.Header.Set(HeaderReplay, clean(a.replay, maxText))
+	msg.Header.Set(HeaderLetter, strconv.FormatUint(d.Sequence, 10))
+	msg.Header.Set(headerLives, lastOf(append(slices.Clone(d.Lives), d.life(a)), maxLives))
 	msg.Header.Set(jetstream.MsgIDHeader, messageID("replay:", created, d.Sequence)+":"+strconv.Itoa(d.Replays+1))
 	return msg
 }
 
-// DeadLetters is what could not be applied and waits for a person.
-type DeadLetters struct{ b *Broker }
-
-// DeadLetters opens the dead letters.
-func (b *Broker) DeadLetters() *DeadLetters { return &DeadLetters{b} }
-
-// A Group is all dead letters of one reason.
-type Group struct {
-	Reason string    `json:"reason"`
-	Count  uint64    `json:"count"`
-	Oldest time.Time `json:"oldest"`
-	First  uint64    `json:"first"` // sequence of the oldest
-}
-
-// Groups counts by reason, most frequent first.
-func (l *DeadLetters) Groups(ctx context.Context) ([]Group, error) {
-	return l.b.groups(ctx, DeadStream, DeadSubject)
-}
-
-// A Filter selects dead letters; what is empty selects all.
-type Filter struct {
-	Reason   string
-	Employee string // id
-}
-
-func (f Filter) subject() string {
-	reason, key := "*", "*"
-	if f.Reason != "" {
-		reason = token(f.Reason)
+func (d *DeadLetter) life(a again) Life {
+	return Life{
+		Letter: d.Sequence, At: d.At, Reason: d.Reason, Status: d.Status, Error: clean(d.Error, maxText), CorrelationID: d.CorrelationID,
+		Attempts: d.Attempts, Replayed: a.at, By: clean(a.by, maxText), Replay: a.replay, Edited: a.edited,
 	}
-	if f.Employee != "" {
-		key = Key(f.Employee)
-	}
-	return DeadSubject + "." + reason + "." + key
-}
-
-// List returns up to limit dead letters, oldest first, from the given sequence on (0 = the
-// first), and the sequence to go on from, 0 after the last. What comes or goes meanwhile does
-// not disturb the paging.
-func (l *DeadLetters) List(ctx context.Context, f Filter, from uint64, limit int) (page []DeadLetter, next uint64, err error) {
-	ctx, cancel := l.b.within(ctx)
-	defer cancel()
-	for next = max(from, 1); next != 0 && len(page) < limit; {
-		messages, rest, err := l.b.scan(ctx, DeadStream, f.subject(), next, min(limit-len(page), 256))
-		if err != nil {
-			return nil, 0, fmt.Errorf("list dead letters: %w", err)
-		}
-		for _, m := range messages {
-			page = append(page, readDeadLetter(m))
-			next = m.sequence + 1
-		}
-		if rest == 0 {
-			next = 0
-		}
-	}
-	return page, next, nil
-}
-
-// Get returns one dead letter, or ErrNotFound.
-func (l *DeadLetters) Get(ctx context.Context, seq uint64) (DeadLetter, error) {
-	d, _, err := l.get(ctx, seq)
-	return d, err
-}
-
-func (l *DeadLetters) get(ctx context.Context, seq uint64) (d DeadLetter, s jetstream.Stream, err error) {
-	err = l.b.again(ctx, "read dead letter "+strconv.FormatUint(seq, 10), func(ctx context.Context, _ *connection) (err error) {
-		if s, err = l.b.js.Stream(ctx, DeadStream); err != nil {
-			return err
-		}
-		m, err := s.GetMsg(ctx, seq)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return ErrNotFound
-		}
-		if err == nil {
-			d = readDeadLetter(stored{m.Subject, m.Sequence, m.Time, m.Header, m.Data})
-		}
-		return err
-	})
-	return d, s, err
-}
-
-// Replay publishes the record again, in its original order, and removes the dead letter once the
-// broker has it. Interrupted anywhere, it can be run again: the broker recognises the second
-// copy for 24 hours, and its order gives it away afterwards.
-func (l *DeadLetters) Replay(ctx context.Context, seq uint64) error {
-	d, s, err := l.get(ctx, seq)
-	if err != nil {
-		return err
-	}
-	if _, err := l.b.store(ctx, d.replay(s.CachedInfo().Created.UnixNano())); err != nil {
-		return fmt.Errorf("replay dead letter %d: %w", seq, err)
-	}
-	if err := l.remove(ctx, s, seq); err != nil {
-		return fmt.Errorf("the record is published again, but its dead letter is listed still: %w", err)
-	}
-	return nil
-}
-
-// Drop removes a dead letter for good. ErrNotFound if there is none.
-func (l *DeadLetters) Drop(ctx context.Context, seq uint64) error {
-	_, s, err := l.get(ctx, seq)
-	if err != nil {
-		return err
-	}
-	return l.remove(ctx, s, seq)
-}
-
-// remove deletes a dead letter, or finds it deleted already.
-func (l *DeadLetters) remove(ctx context.Context, s jetstream.Stream, seq uint64) error {
-	return l.b.again(ctx, "remove dead letter "+strconv.FormatUint(seq, 10), func(ctx context.Context, _ *connection) error {
-		err := s.DeleteMsg(ctx, seq)
-		if err == nil {
-			return nil
-		}
-		if _, gone := s.GetMsg(ctx, seq); errors.Is(gone, jetstream.ErrMsgNotFound) {
-			return nil
-		}
-		return err
-	})
 }
 
 // token is a reason or an outcome as part of a subject.
@@ -323,6 +279,25 @@ func oneLine(v json.RawMessage) string {
 		return `"too long"`
 	}
 	return b.String()
+}
+
+// lastOf is a list as one line of JSON: as many of its last items as limit bytes hold.
+func lastOf[T any](items []T, limit int) string {
+	for ; len(items) > 0; items = items[1:] {
+		line, err := json.Marshal(items)
+		if err == nil && len(line) <= limit {
+			return string(line)
+		}
+	}
+	return ""
+}
+
+// readList reads what lastOf wrote, or nothing.
+func readList[T any](line string) (items []T) {
+	if json.Unmarshal([]byte(line), &items) != nil {
+		return nil
+	}
+	return items
 }
 
 func readJSON(s string) json.RawMessage {

@@ -1,6 +1,7 @@
 package queue_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -70,22 +71,24 @@ func TestAFullDeadLetterStreamKeepsTheRecord(t *testing.T) {
 }
 
 func TestAReplayInterruptedAfterPublishingIsOneRecord(t *testing.T) {
+	t.Parallel()
 	admin, dying := withUsers(t, denied("$JS.API.STREAM.MSG.DELETE.>"))
 	q := must[*queue.Queue](t)(admin.Queue(t.Context()))
 	dead(t, admin, q, "EMP-1", "unverified")
-	if err := dying.DeadLetters().Replay(short(t), 1); err == nil || !strings.Contains(err.Error(), "listed still") {
+	if err := queuetest.Replay(t.Context(), dying, 1); err == nil || !strings.Contains(err.Error(), "listed still") {
 		t.Fatal("deleted without permission:", err)
 	}
-	ok(t, admin.DeadLetters().Replay(t.Context(), 1))
+	ok(t, queuetest.Replay(t.Context(), admin, 1))
 	if n := len(deadLetters(t, admin, queue.Filter{})); n != 0 || backlog(t, admin) != 1 {
 		t.Errorf("%d dead letters, %d records", n, backlog(t, admin))
 	}
 }
 
 func TestAReplayInterruptedBeforePublishingKeepsTheDeadLetter(t *testing.T) {
+	t.Parallel()
 	admin, dying := withUsers(t, denied("employees.records.>"))
 	dead(t, admin, must[*queue.Queue](t)(admin.Queue(t.Context())), "EMP-1", "unverified")
-	if err := dying.DeadLetters().Replay(short(t), 1); !errors.Is(err, queue.ErrUnreachable) {
+	if err := queuetest.Replay(t.Context(), dying, 1); !errors.Is(err, queue.ErrForbidden) {
 		t.Fatal("published without permission:", err)
 	}
 	if n := len(deadLetters(t, admin, queue.Filter{})); n != 1 || backlog(t, admin) != 0 {
@@ -97,8 +100,13 @@ func TestAReplayToAFullStreamKeepsTheDeadLetter(t *testing.T) {
 	b := queuetest.Run(t, queue.Topology{MaxBytes: 2000})
 	dead(t, b, must[*queue.Queue](t)(b.Queue(t.Context())), "EMP-1", "unverified")
 	must[queue.Ack](t)(b.Publish(t.Context(), queue.Message{Data: make([]byte, 1850)}))
-	if err := b.DeadLetters().Replay(t.Context(), 1); !errors.Is(err, queue.ErrFull) {
-		t.Error("error:", err)
+	replays := must[*queue.Replays](t)(b.Replays(t.Context()))
+	rep := must[queue.Replay](t)(replays.Begin(t.Context(), queue.Replay{By: "ops"}))
+	enough := errors.New("enough")
+	ctx, stop := context.WithCancelCause(t.Context())
+	rep, err := replays.Run(ctx, rep.Name, queue.Runner{Progress: func(queue.Replay) { stop(enough) }})
+	if !errors.Is(err, enough) || rep.Published != 0 || rep.State != queue.ReplayRunning || !strings.Contains(rep.Why, "full") {
+		t.Errorf("%+v, %v", rep, err)
 	}
 	if n := len(deadLetters(t, b, queue.Filter{})); n != 1 {
 		t.Errorf("%d dead letters", n)
@@ -135,6 +143,10 @@ func TestDeadLettersAreGroupedListedAndDropped(t *testing.T) {
 			}
 			from = next
 		}
+		back := backwards(t, l, f, 0, 2)
+		if slices.Reverse(back); !slices.Equal(back, all) {
+			t.Errorf("%+v: %v from the first on, %v from the newest on", f, all, back)
+		}
 		return all
 	}
 	for f, want := range map[queue.Filter][]uint64{
@@ -154,7 +166,7 @@ func TestDeadLettersAreGroupedListedAndDropped(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 	ok(t, l.Drop(t.Context(), 2))
-	for name, err := range map[string]error{"drop": l.Drop(t.Context(), 2), "replay": l.Replay(t.Context(), 2)} {
+	for name, err := range map[string]error{"drop": l.Drop(t.Context(), 2), "replay": queuetest.Replay(t.Context(), b, 2)} {
 		if !errors.Is(err, queue.ErrNotFound) {
 			t.Errorf("%s again: %v", name, err)
 		}

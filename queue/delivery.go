@@ -19,7 +19,10 @@ const (
 	HeaderSeq     = "Skillsync-Sequence" // at which place of it, see Order
 	HeaderTime    = "Skillsync-Time"     // and when, by the broker's clock
 	HeaderReplays = "Skillsync-Replays"  // how often it was replayed from the dead letters
-	HeaderTrace   = "Traceparent"        // W3C Trace Context; kept through everything
+	HeaderReplay  = "Skillsync-Replay"   // the name of the last of these replays
+	HeaderLetter  = "Skillsync-Letter"   // the dead letter that it was replayed from
+	headerLives   = "Skillsync-Lives"    // what it was as a dead letter: JSON, see Life
+	HeaderTrace   = "traceparent"        // W3C Trace Context, in lower case as it asks for; kept through everything
 )
 
 // Outcomes of a record: every one ends as exactly one of these.
@@ -42,7 +45,7 @@ var (
 )
 
 // A Result is the event that tells the world how one message ended.
-// Ack completes Sequence, Order, Batch and At from the delivery.
+// Ack completes Sequence, Order, Batch, Replay, Letter and At from the delivery.
 type Result struct {
 	EmployeeID     string    `json:"employee_id"`
 	Sequence       uint64    `json:"sequence"` // of the message in the stream it was consumed from
@@ -55,6 +58,8 @@ type Result struct {
 	At             time.Time `json:"at"`
 	Seconds        float64   `json:"seconds,omitempty"` // from the record's publication to its settlement
 	Batch          string    `json:"batch,omitempty"`
+	Replay         string    `json:"replay,omitempty"` // name of the replay that published the message
+	Letter         uint64    `json:"letter,omitempty"` // dead letter that it was replayed from
 
 	// Position is the place of the event among the results, set by whoever reads it.
 	Position uint64 `json:"-"`
@@ -70,12 +75,15 @@ type Failure struct {
 	Error          string          `json:"error,omitempty"`
 	Status         int             `json:"status,omitempty"` // HTTP
 	CorrelationID  string          `json:"correlation_id,omitempty"`
+	TraceID        string          `json:"trace_id,omitempty"` // OpenTelemetry's, if the last delivery was traced
 	Attempts       int             `json:"attempts,omitempty"`
 	First          time.Time       `json:"first,omitzero"` // failure
 	Last           time.Time       `json:"last,omitzero"`
 	MappingVersion string          `json:"mapping_version,omitempty"`
 	Expected       json.RawMessage `json:"expected,omitempty"` // skills
 	Actual         json.RawMessage `json:"actual,omitempty"`
+	Tries          []Try           `json:"tries,omitempty"`   // the attempts, oldest first; of many the last ones
+	Desired        string          `json:"desired,omitempty"` // stands for what the mapping wanted; empty if it had no answer
 	Seconds        float64         `json:"seconds,omitempty"`
 	Worker         string          `json:"worker,omitempty"`
 	App            string          `json:"app,omitempty"` // version of skillsync
@@ -211,6 +219,8 @@ func (s state) err() error {
 
 func (d *Delivery) result(r Result) Result {
 	r.Sequence, r.Order, r.Batch = d.Sequence, d.Order, d.Batch()
+	r.Replay = first(d.Header, HeaderReplay)
+	r.Letter, _ = strconv.ParseUint(first(d.Header, HeaderLetter), 10, 64) // 0 if it was not replayed
 	if r.At.IsZero() {
 		r.At = time.Now().UTC()
 	}

@@ -99,6 +99,10 @@ var streamSettings = []setting[streamConfig]{
 		"deletion", func(c *streamConfig) string { return onOff(!c.DenyDelete && !c.Sealed) },
 		func(to, want *streamConfig) { to.DenyDelete, to.Sealed = want.DenyDelete, want.Sealed },
 	},
+	{
+		"purging", func(c *streamConfig) string { return onOff(!c.DenyPurge) },
+		func(to, want *streamConfig) { to.DenyPurge = want.DenyPurge },
+	},
 }
 
 // A ledger entry that ages away or is pushed out would let an older record win.

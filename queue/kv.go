@@ -120,6 +120,17 @@ func (k *KV) Purge(ctx context.Context, key string) error {
 	return k.b.again(ctx, "remove "+key, func(ctx context.Context, _ *connection) error { return k.kv.Purge(ctx, key) })
 }
 
+// forget removes a key without the mark that Purge leaves, for keys that nobody watches.
+func (k *KV) forget(ctx context.Context, key string) error {
+	return k.b.again(ctx, "remove "+key, func(ctx context.Context, _ *connection) error {
+		s, err := k.b.js.Stream(ctx, "KV_"+k.kv.Bucket())
+		if err != nil {
+			return err
+		}
+		return s.Purge(ctx, jetstream.WithPurgeSubject(k.subject(key)))
+	})
+}
+
 // Watch calls changed with the current value of a key, if it has one, and then with each change,
 // from this goroutine; changes in quick succession may come as the last of them. It returns when
 // ctx ends, with its cause. After an outage of the broker it starts afresh by itself, with the

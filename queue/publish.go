@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -116,7 +117,8 @@ type Publisher struct {
 
 	replies chan *nats.Msg
 	sub     *nats.Subscription
-	inbox   string      // what is answered to inbox.<n> is about record n
+	inbox   string // what is answered to inbox.<n> is about record n
+	opened  time.Time
 	conn    *connection // that pending was written to
 	pending []*sent     // oldest first
 	settled int         // records before those
@@ -187,7 +189,7 @@ func (p *Publisher) open(ctx context.Context) error {
 		return p.failed
 	}
 	err := p.Broker.once(ctx, "publish", func(_ context.Context, conn *connection) (err error) {
-		p.conn, p.inbox = conn, p.Broker.nc.NewInbox()
+		p.opened, p.conn, p.inbox = time.Now(), conn, p.Broker.nc.NewInbox()
 		p.replies = make(chan *nats.Msg, 4*p.limit()) // answers to what is sent, and once more to what is sent again
 		p.sub, err = p.Broker.nc.ChanSubscribe(p.inbox+".*", p.replies)
 		return err
@@ -235,9 +237,14 @@ func (p *Publisher) await(ctx context.Context) error {
 		p.conn = conn
 		p.resend()
 	}
+	refused := p.Broker.lastRefusal()
+	if p.concerns(refused) {
+		return refused.err
+	}
 	select {
 	case m := <-p.replies:
 		p.answer(m)
+	case <-refused.ch: // the next turn sees of what
 	case <-p.again:
 		p.resend()
 	case <-changed:
@@ -245,6 +252,18 @@ func (p *Publisher) await(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	return nil
+}
+
+// concerns tells whether a permission was refused that one of the records, or the answers to them,
+// need.
+func (p *Publisher) concerns(r refusal) bool {
+	if r.err == nil || r.at.Before(p.opened) {
+		return false
+	}
+	text := r.err.Error()
+	return strings.Contains(text, p.inbox) || slices.ContainsFunc(p.pending, func(s *sent) bool {
+		return strings.Contains(text, strconv.Quote(s.msg.Subject))
+	})
 }
 
 func (p *Publisher) resend() {

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -113,4 +115,89 @@ func result(msg jetstream.Msg) (Result, error) {
 	}
 	r.Position = meta.Sequence.Stream
 	return r, nil
+}
+
+// Recent returns up to limit results before a position (0 = all), newest first, of one employee if
+// one is named, and the position to go on from, 0 if there are no more.
+func (b *Broker) Recent(ctx context.Context, employee string, before uint64, limit int) (page []Result, next uint64, err error) {
+	ctx, cancel := b.within(ctx)
+	defer cancel()
+	if employee != "" {
+		page, err = b.resultsOf(ctx, employee, before, limit)
+	} else {
+		page, err = b.resultsBefore(ctx, before, limit)
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("read results: %w", err)
+	}
+	slices.Reverse(page)
+	if len(page) == limit {
+		next = page[limit-1].Position
+	}
+	return page, next, nil
+}
+
+// resultsBefore are the last ones before a position; positions have gaps only where they have aged
+// away.
+func (b *Broker) resultsBefore(ctx context.Context, before uint64, limit int) ([]Result, error) {
+	state, err := b.state(ctx, ResultsStream)
+	if err != nil {
+		return nil, err
+	}
+	if before == 0 || before > state.LastSeq {
+		before = state.LastSeq + 1
+	}
+	from := max(state.FirstSeq, 1)
+	if before > uint64(limit) {
+		from = max(from, before-uint64(limit))
+	}
+	if before <= from {
+		return nil, nil
+	}
+	found, _, err := b.scan(ctx, ResultsStream, ">", from, int(before-from))
+	return readResults(found, before), err
+}
+
+func (b *Broker) resultsOf(ctx context.Context, employee string, before uint64, limit int) (last []Result, err error) {
+	for from := uint64(1); ; {
+		found, rest, err := b.scan(ctx, ResultsStream, ResultsSubject+".*."+Key(employee), from, 500)
+		if err != nil {
+			return nil, err
+		}
+		last = append(last, readResults(found, before)...)
+		last = last[max(0, len(last)-limit):]
+		if rest == 0 || len(found) == 0 {
+			return last, nil
+		}
+		from = found[len(found)-1].sequence + 1
+	}
+}
+
+func readResults(found []stored, before uint64) []Result {
+	page := make([]Result, 0, len(found))
+	for _, m := range found {
+		var r Result
+		if before != 0 && m.sequence >= before || json.Unmarshal(m.data, &r) != nil {
+			continue
+		}
+		r.Position = m.sequence
+		page = append(page, r)
+	}
+	return page
+}
+
+// CountsSince tells how many records ended with each outcome since a time by the broker's clock.
+func (b *Broker) CountsSince(ctx context.Context, since time.Time) (map[string]uint64, error) {
+	ctx, cancel := b.within(ctx)
+	defer cancel()
+	start := fmt.Sprintf(`"start_time":%q`, since.UTC().Format(time.RFC3339Nano))
+	counts := map[string]uint64{}
+	for _, outcome := range Outcomes {
+		found, rest, err := b.scanFrom(ctx, ResultsStream, ResultsSubject+"."+outcome+".*", start, 1)
+		if err != nil {
+			return nil, fmt.Errorf("count results: %w", err)
+		}
+		counts[outcome] = rest + uint64(len(found))
+	}
+	return counts, nil
 }

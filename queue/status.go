@@ -1,11 +1,9 @@
 package queue
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,7 +19,7 @@ type Status struct {
 	Waiting     uint64            `json:"waiting"`
 	InFlight    int               `json:"in_flight"`   // with a worker, or waiting for their retry
 	Redelivered int               `json:"redelivered"` // of those in flight
-	Orphans     uint64            `json:"orphans"`     // that no worker will get; if it stays above 0 something is wrong
+	Orphans     uint64            `json:"orphans"`     // that no worker will get: something is wrong
 	Oldest      time.Time         `json:"oldest,omitzero"`
 	Bytes       uint64            `json:"bytes"`
 	MaxBytes    int64             `json:"max_bytes,omitempty"` // 0 = no bound
@@ -39,25 +37,28 @@ func (b *Broker) Status(ctx context.Context) (st Status, err error) {
 	if st, err = b.Backlog(ctx); err != nil {
 		return Status{}, err
 	}
-	groups, err := b.groups(ctx, DeadStream, DeadSubject)
-	if err != nil {
+	if st.Dead, err = b.deadReasons(ctx); err != nil {
 		return Status{}, err
-	}
-	st.Dead = map[string]uint64{}
-	for _, g := range groups {
-		st.Dead[g.Reason] = g.Count
 	}
 	st.Results, err = b.Counts(ctx)
 	return st, err
 }
 
-// Backlog looks at the work queue only: Dead and Results stay nil.
+// looksForOrphans is how often Backlog looks, a moment apart, before it calls a record an orphan.
+const looksForOrphans = 5
+
+// Backlog looks at the work queue only: Dead and Results stay nil. The broker's consumer counts a
+// record a moment after its stream does, so that one look is no proof that it never will.
 func (b *Broker) Backlog(ctx context.Context) (st Status, err error) {
-	err = b.again(ctx, "look at the queue", func(ctx context.Context, _ *connection) (err error) {
-		st, err = b.backlog(ctx)
-		return err
-	})
-	return st, err
+	for look := 1; ; look++ {
+		err = b.again(ctx, "look at the queue", func(ctx context.Context, _ *connection) (err error) {
+			st, err = b.backlog(ctx)
+			return err
+		})
+		if err != nil || st.Orphans == 0 || look == looksForOrphans || pause(ctx) != nil {
+			return st, err
+		}
+	}
 }
 
 func (b *Broker) backlog(ctx context.Context) (Status, error) {
@@ -96,44 +97,17 @@ func (b *Broker) Counts(ctx context.Context) (map[string]uint64, error) {
 	defer cancel()
 	counts := map[string]uint64{}
 	for _, outcome := range Outcomes {
-		g, err := b.count(ctx, ResultsStream, ResultsSubject, outcome)
+		found, rest, err := b.scan(ctx, ResultsStream, ResultsSubject+"."+outcome+".*", 1, 1)
 		if err != nil {
 			return nil, fmt.Errorf("count results: %w", err)
 		}
-		counts[outcome] = g.Count
+		counts[outcome] = rest + uint64(len(found))
 	}
 	return counts, nil
 }
 
-// groups counts messages by the token that follows prefix in their subjects. The tokens are
-// learnt from one page of the stream's subjects, which the broker bounds at 100,000; the counts are exact.
-func (b *Broker) groups(ctx context.Context, stream, prefix string) ([]Group, error) {
-	ctx, cancel := b.within(ctx)
-	defer cancel()
-	var tokens map[string]bool
-	err := b.again(ctx, "list the subjects of "+stream, func(ctx context.Context, _ *connection) (err error) {
-		tokens, err = b.tokens(ctx, stream, prefix)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	var groups []Group
-	for t := range tokens {
-		g, err := b.count(ctx, stream, prefix, t)
-		if err != nil {
-			return nil, err
-		}
-		if g.Count > 0 { // it may have gone meanwhile
-			groups = append(groups, g)
-		}
-	}
-	slices.SortFunc(groups, func(x, y Group) int {
-		return cmp.Or(cmp.Compare(y.Count, x.Count), cmp.Compare(x.Reason, y.Reason))
-	})
-	return groups, nil
-}
-
+// tokens are what follows prefix in the subjects of a stream, from one page of them, which the
+// broker bounds at 100,000.
 func (b *Broker) tokens(ctx context.Context, stream, prefix string) (map[string]bool, error) {
 	reply, err := b.nc.RequestWithContext(ctx, "$JS.API.STREAM.INFO."+stream, []byte(`{"subjects_filter":"`+prefix+`.>"}`))
 	if err != nil {
@@ -157,15 +131,6 @@ func (b *Broker) tokens(ctx context.Context, stream, prefix string) (map[string]
 		tokens[t] = true
 	}
 	return tokens, nil
-}
-
-// count asks for the first message of a token: the broker adds how many more there are.
-func (b *Broker) count(ctx context.Context, stream, prefix, t string) (Group, error) {
-	messages, rest, err := b.scan(ctx, stream, prefix+"."+t+".*", 1, 1)
-	if err != nil || len(messages) == 0 {
-		return Group{Reason: t}, err
-	}
-	return Group{Reason: t, Count: rest + 1, Oldest: messages[0].at, First: messages[0].sequence}, nil
 }
 
 // A stored message is one as the broker keeps it.

@@ -18,16 +18,20 @@ const (
 	Consumer      = "workers"
 	DeadStream    = "EMPLOYEES_DEAD"
 	ResultsStream = "EMPLOYEES_RESULTS"
+	AuditStream   = "EMPLOYEES_AUDIT"
 	LedgerBucket  = "skillsync_ledger"
 	LimitsBucket  = "skillsync_limits"
+	DeskBucket    = "skillsync_desk"
 )
 
 // Subjects. Records are published to RecordsSubject, or below it with the employee's Key; dead
-// letters live at DeadSubject.<reason>.<key>, result events at ResultsSubject.<outcome>.<key>.
+// letters live at DeadSubject.<reason>.<key>, result events at ResultsSubject.<outcome>.<key>, and
+// what operators did at AuditSubject.<action>.<about>.
 const (
 	RecordsSubject = "employees.records"
 	DeadSubject    = "employees.dead"
 	ResultsSubject = "employees.results"
+	AuditSubject   = "employees.audit"
 )
 
 // MaxInFlight is how many records all workers together can hold. Those that wait for their retry
@@ -39,7 +43,7 @@ const (
 	// repetition that follows a crash, and a publisher that is run again the same day.
 	window = 24 * time.Hour
 	// room is what a dead letter may be larger than its record: the headers that say why.
-	room = 16 << 10
+	room = 24 << 10
 
 	defaultAckWait       = 60 * time.Second
 	defaultResultsMaxAge = 7 * 24 * time.Hour
@@ -165,16 +169,30 @@ func (t Topology) results() jetstream.StreamConfig {
 	}
 }
 
-func (t Topology) buckets() []jetstream.KeyValueConfig {
-	bucket := func(name, description string) jetstream.KeyValueConfig {
-		return jetstream.KeyValueConfig{
-			Bucket: name, Description: description, Replicas: max(t.Replicas, 1), Storage: jetstream.FileStorage,
-			History: 1, // compare-and-swap needs the newest revision only
-		}
+func (t Topology) audit() jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:        AuditStream,
+		Description: "What operators did to dead letters and limits",
+		Subjects:    []string{AuditSubject + ".*.*"},
+		Retention:   jetstream.LimitsPolicy,
+		Storage:     jetstream.FileStorage,
+		// What was done once stays written: nobody can delete or purge entries, an administrator
+		// included, short of removing the stream.
+		DenyDelete:  true,
+		DenyPurge:   true,
+		Discard:     jetstream.DiscardNew,
+		MaxBytes:    -1,
+		AllowDirect: true,
+		Duplicates:  window, // an entry repeated after an outage is one entry
+		Replicas:    max(t.Replicas, 1),
+		MaxMsgs:     -1, MaxMsgsPerSubject: -1, MaxMsgSize: -1, MaxConsumers: -1,
 	}
-	return []jetstream.KeyValueConfig{
-		bucket(LedgerBucket, "What was applied last to each employee, and who is working on it"),
-		bucket(LimitsBucket, "The token bucket of each OAuth client"),
+}
+
+func (t Topology) bucket(name, description string) jetstream.KeyValueConfig {
+	return jetstream.KeyValueConfig{
+		Bucket: name, Description: description, Replicas: max(t.Replicas, 1), Storage: jetstream.FileStorage,
+		History: 1, // compare-and-swap needs the newest revision only
 	}
 }
 
@@ -198,6 +216,20 @@ func (d Difference) String() string {
 		return d.Of + " does not exist"
 	}
 	return fmt.Sprintf("%s: %s is %s, should be %s", d.Of, d.Setting, d.Is, d.Want)
+}
+
+// Fixed says that the broker refuses to change this setting on what exists: only to delete it and
+// to run Setup again helps.
+func (d Difference) Fixed() bool {
+	switch d.Setting {
+	case "storage", "deliver policy", "acknowledgement policy":
+		return true
+	case "retention":
+		return d.Is == "workqueue" || d.Want == "workqueue"
+	case "deletion", "purging": // once denied, denied for good
+		return d.Want == "on"
+	}
+	return false
 }
 
 // A Change is one thing that Setup did.
@@ -225,7 +257,7 @@ func (b *Broker) Setup(ctx context.Context, t Topology) ([]Change, error) {
 	}
 	defer done()
 	var changes []Change
-	for _, p := range b.parts(t) {
+	for _, p := range append(b.parts(t), b.deskParts(t)...) {
 		differences, err := p.compare(ctx)
 		if err == nil && len(differences) > 0 {
 			err = p.apply(ctx, missing(differences))
@@ -240,15 +272,25 @@ func (b *Broker) Setup(ctx context.Context, t Topology) ([]Change, error) {
 	return changes, nil
 }
 
-// Check compares what is there with what should be. Workers refuse to start on any difference.
+// Check compares what workers need with what is there. They refuse to start on any difference.
 func (b *Broker) Check(ctx context.Context, t Topology) ([]Difference, error) {
+	return b.compare(ctx, b.parts(t))
+}
+
+// Differences is what Setup would change: Check, and the same for what only operators need. It
+// takes an administrator's or an operator's permissions; a worker's do not do.
+func (b *Broker) Differences(ctx context.Context, t Topology) ([]Difference, error) {
+	return b.compare(ctx, append(b.parts(t), b.deskParts(t)...))
+}
+
+func (b *Broker) compare(ctx context.Context, parts []part) ([]Difference, error) {
 	ctx, done, err := b.startup(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
 	var all []Difference
-	for _, p := range b.parts(t) {
+	for _, p := range parts {
 		differences, err := p.compare(ctx)
 		if err != nil {
 			return nil, b.failed(ctx, p.of, err)
@@ -290,10 +332,20 @@ func (b *Broker) parts(t Topology) []part {
 		b.streamPart(t.dead(), chosen{replicas: replicas, maxBytes: t.DeadMaxBytes != 0, maxAge: t.DeadMaxAge != 0}),
 		b.streamPart(t.results(), chosen{replicas: replicas, maxAge: t.ResultsMaxAge != 0}),
 	}
-	for _, bucket := range t.buckets() {
-		parts = append(parts, b.bucketPart(bucket, replicas))
+	return append(
+		parts,
+		b.bucketPart(t.bucket(LedgerBucket, "What was applied last to each employee, and who is working on it"), replicas),
+		b.bucketPart(t.bucket(LimitsBucket, "The token bucket of each OAuth client"), replicas),
+	)
+}
+
+// deskParts are what only operators need.
+func (b *Broker) deskParts(t Topology) []part {
+	replicas := t.Replicas != 0
+	return []part{
+		b.streamPart(t.audit(), chosen{replicas: replicas, maxAge: true}),
+		b.bucketPart(t.bucket(DeskBucket, "Replays of dead letters, and what was said about dead letters by webhook"), replicas),
 	}
-	return parts
 }
 
 func (b *Broker) streamPart(want jetstream.StreamConfig, chosen chosen) part {

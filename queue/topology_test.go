@@ -58,7 +58,7 @@ func TestDriftIsToldInWordsAndMended(t *testing.T) {
 	want := []string{
 		"stream EMPLOYEES: discard policy is discardold, should be discardnew",
 		"stream EMPLOYEES: duplicate window is 1m0s, should be 24h0m0s",
-		"stream EMPLOYEES: maximum message size is unlimited, should be 2080768",
+		"stream EMPLOYEES: maximum message size is unlimited, should be 2072576",
 		"consumer workers of EMPLOYEES: acknowledgement wait is 1s, should be 2s", // BackOff replaces it
 		"consumer workers of EMPLOYEES: maximum deliveries is 5, should be unlimited",
 		"consumer workers of EMPLOYEES: backoff is [1s], should be []",
@@ -210,4 +210,80 @@ func raw(t testing.TB, b *queue.Broker) jetstream.JetStream {
 		<-closed
 	})
 	return must[jetstream.JetStream](t)(jetstream.New(nc))
+}
+
+func TestDifferencesAreThoseThatSetupWouldChange(t *testing.T) {
+	server := queuetest.Serve(t, t.TempDir(), "127.0.0.1:0")
+	t.Cleanup(server.Shutdown)
+	b := queuetest.Connect(t, server.URL())
+	if all := must[[]queue.Difference](t)(b.Differences(t.Context(), queue.Topology{})); len(all) != 8 {
+		t.Error("before:", all)
+	}
+	changes := must[[]queue.Change](t)(b.Setup(t.Context(), queue.Topology{}))
+	if all := must[[]queue.Difference](t)(b.Differences(t.Context(), queue.Topology{})); len(all) != 0 || len(changes) != 8 {
+		t.Error("after:", all, changes)
+	}
+	js := raw(t, b)
+	ok(t, js.DeleteKeyValue(t.Context(), queue.DeskBucket))
+	s := must[jetstream.Stream](t)(js.Stream(t.Context(), queue.ResultsStream)).CachedInfo().Config
+	s.Discard = jetstream.DiscardNew
+	must[jetstream.Stream](t)(js.UpdateStream(t.Context(), s))
+
+	var want, got []string
+	for _, d := range must[[]queue.Difference](t)(b.Differences(t.Context(), queue.Topology{})) {
+		if d.Fixed() {
+			t.Error("cannot be changed:", d)
+		}
+		want = append(want, d.Of+d.Setting+d.Is+d.Want)
+	}
+	if n := len(must[[]queue.Difference](t)(b.Differences(t.Context(), queue.Topology{}))); n != 2 {
+		t.Error("looking changes something:", n)
+	}
+	for _, c := range must[[]queue.Change](t)(b.Setup(t.Context(), queue.Topology{})) {
+		got = append(got, c.Of+c.Setting+c.From+c.To)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("Setup changed %q, and the differences were %q", got, want)
+	}
+}
+
+// What is called fixed is what the broker refuses, and nothing else is.
+func TestADifferenceThatCannotBeChangedIsMarked(t *testing.T) {
+	for name, tt := range map[string]struct {
+		stream   jetstream.StreamConfig
+		consumer *jetstream.ConsumerConfig
+		fixed    bool
+	}{
+		"retention": {stream: jetstream.StreamConfig{Name: queue.Stream}, fixed: true},
+		"storage":   {stream: jetstream.StreamConfig{Name: queue.Stream, Retention: jetstream.WorkQueuePolicy, Storage: jetstream.MemoryStorage}, fixed: true},
+		"deletion":  {stream: jetstream.StreamConfig{Name: queue.Stream, Retention: jetstream.WorkQueuePolicy, DenyDelete: true}, fixed: true},
+		"purging":   {stream: jetstream.StreamConfig{Name: queue.Stream, Retention: jetstream.WorkQueuePolicy, DenyPurge: true}, fixed: true},
+		"discard policy": {
+			stream: jetstream.StreamConfig{Name: queue.Stream, Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardOld},
+		},
+		"maximum deliveries": {
+			stream:   jetstream.StreamConfig{Name: queue.Stream, Retention: jetstream.WorkQueuePolicy},
+			consumer: &jetstream.ConsumerConfig{Durable: queue.Consumer, AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: 3},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := queuetest.Serve(t, t.TempDir(), "127.0.0.1:0")
+			t.Cleanup(server.Shutdown)
+			b := queuetest.Connect(t, server.URL())
+			js := raw(t, b)
+			tt.stream.Subjects = []string{queue.RecordsSubject, queue.RecordsSubject + ".*"}
+			must[jetstream.Stream](t)(js.CreateStream(t.Context(), tt.stream))
+			if tt.consumer != nil {
+				must[jetstream.Consumer](t)(js.CreateConsumer(t.Context(), queue.Stream, *tt.consumer))
+			}
+			all := must[[]queue.Difference](t)(b.Differences(t.Context(), queue.Topology{}))
+			i := slices.IndexFunc(all, func(d queue.Difference) bool { return d.Setting == name })
+			if i < 0 || all[i].Fixed() != tt.fixed {
+				t.Errorf("%v", all)
+			}
+			if _, err := b.Setup(t.Context(), queue.Topology{}); (err != nil) != tt.fixed {
+				t.Error("setup:", err)
+			}
+		})
+	}
 }

@@ -260,7 +260,18 @@ func (dlqReplayCmd) Help() string {
 }
 
 func (c dlqReplayCmd) Run(p *program) error {
-	return c.change(p, c.brokerFlags, "replay", "replayed", func(l *queue.DeadLetters, seq uint64) error { return l.Replay(p.ctx, seq) })
+	return c.change(p, c.brokerFlags, "replay", "replayed", func(b *queue.Broker, seq uint64) error {
+		replays, err := b.Replays(p.ctx)
+		if err != nil {
+			return err
+		}
+		rep, err := replays.Begin(p.ctx, queue.Replay{Letters: []uint64{seq}, Force: true, By: "dlq replay"})
+		if err != nil {
+			return err
+		}
+		_, err = replays.Run(p.ctx, rep.Name, queue.Runner{})
+		return err
+	})
 }
 
 type dlqDropCmd struct {
@@ -269,11 +280,11 @@ type dlqDropCmd struct {
 }
 
 func (c dlqDropCmd) Run(p *program) error {
-	return c.change(p, c.brokerFlags, "drop", "dropped", func(l *queue.DeadLetters, seq uint64) error { return l.Drop(p.ctx, seq) })
+	return c.change(p, c.brokerFlags, "drop", "dropped", func(b *queue.Broker, seq uint64) error { return b.DeadLetters().Drop(p.ctx, seq) })
 }
 
 // change asks if need be, and does one thing to every dead letter selected.
-func (s selection) change(p *program, f brokerFlags, verb, done string, do func(*queue.DeadLetters, uint64) error) error {
+func (s selection) change(p *program, f brokerFlags, verb, done string, do func(*queue.Broker, uint64) error) error {
 	if err := s.check(); err != nil {
 		return err
 	}
@@ -290,7 +301,7 @@ func (s selection) change(p *program, f brokerFlags, verb, done string, do func(
 	}
 	n := 0
 	err = s.each(p, b, func(seq uint64) error {
-		err := do(l, seq)
+		err := do(b, seq)
 		if err == nil {
 			n++
 		}

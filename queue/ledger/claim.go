@@ -14,14 +14,12 @@ import (
 // fields are what the entry said when the claim was made, and for their holder to read. Its methods
 // may be called by many goroutines.
 type Claim struct {
-	Attempt    int       // of this message, from 1
-	First      time.Time // when its first attempt failed; zero on that one
-	UserID     string    // the employee's, if it is known
-	Digest     string    // the state that was verified last and stands; empty if none does
-	VerifiedAt time.Time
-	// Doubtful tells that something may have been written that no read has shown yet: a read that
-	// lags behind may still show what was there before.
-	Doubtful bool
+	State
+	Attempt int       // of this message, from 1
+	First   time.Time // when its first attempt failed; zero on that one
+	// Notes are those of the attempts that failed, oldest first; of many the last ones. An attempt
+	// that ended with its worker left none.
+	Notes []json.RawMessage
 	// PatchedDigest is the state that an earlier attempt of this message patched, if it did.
 	PatchedDigest string
 
@@ -31,7 +29,8 @@ type Claim struct {
 
 	mu     sync.Mutex
 	at     revision
-	user   string // to be written with the next change
+	user   string          // to be written with the next change
+	note   json.RawMessage // to be written with the end of the claim
 	over   bool
 	until  time.Time // it counts as run out then, by the local clock
 	expiry *time.Timer
@@ -40,12 +39,11 @@ type Claim struct {
 
 func newClaim(l *Ledger, r Request, write string, got revision, began time.Time) *Claim {
 	c := &Claim{
-		UserID: got.UserID, Digest: got.Digest, VerifiedAt: got.VerifiedAt,
-		Doubtful: got.Fence != nil && got.Digest == "",
-		ledger:   l, key: r.Key, write: write, at: got, lose: func() {},
+		State:  got.state(),
+		ledger: l, key: r.Key, write: write, at: got, lose: func() {},
 	}
 	if t := got.find(r.message()); t != nil {
-		c.Attempt, c.First, c.PatchedDigest = t.N, t.First, t.Patched
+		c.Attempt, c.First, c.Notes, c.PatchedDigest = t.N, t.First, t.Notes, t.Patched
 	}
 	if r.OnLost != nil {
 		c.lose = sync.OnceFunc(r.OnLost)
@@ -67,6 +65,18 @@ func (c *Claim) SetUser(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.UserID, c.user = id, id
+}
+
+// SetNote remembers why the attempt failed, for whoever claims the message next: JSON of at most
+// MaxNote bytes, without personal data. It is written when the claim ends at the price of the
+// attempt, by Dead or by Release without refund. What is longer or no JSON is dropped: the end of
+// an attempt must not fail for a note.
+func (c *Claim) SetNote(why json.RawMessage) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(why) <= MaxNote && json.Valid(why) {
+		c.note = why
+	}
 }
 
 // Extend gives the claim another TTL from now. It does nothing once the claim has ended.
@@ -115,13 +125,21 @@ func (c *Claim) Dead(ctx context.Context, failure json.RawMessage, patched bool)
 	if len(failure) > MaxFailure || !json.Valid(failure) {
 		return fmt.Errorf("bury %s: a failure must be JSON of at most %d bytes, not of %d", c.key, MaxFailure, len(failure))
 	}
-	return c.end(ctx, "bury", func(e *entry) { e.bury(failure, patched, c.ledger.now()) })
+	return c.end(ctx, "bury", func(e *entry) {
+		e.note(c.note)
+		e.bury(failure, patched, c.ledger.now())
+	})
 }
 
 // Release ends the claim without a result. refund gives the attempt back: it was not the record's
 // fault. patched tells whether a patch may have gone out.
 func (c *Claim) Release(ctx context.Context, refund, patched bool) error {
-	return c.end(ctx, "release", func(e *entry) { e.giveBack(refund, patched, c.ledger.now()) })
+	return c.end(ctx, "release", func(e *entry) {
+		if !refund {
+			e.note(c.note)
+		}
+		e.giveBack(refund, patched, c.ledger.now())
+	})
 }
 
 func (c *Claim) end(ctx context.Context, what string, change func(*entry)) error {

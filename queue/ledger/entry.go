@@ -12,10 +12,14 @@ import (
 const (
 	schema   = 1
 	maxTries = 8 // records of one employee whose attempts are remembered
+	maxNotes = 8 // attempts of one record that are told of; of more the last ones
 )
 
-// MaxFailure is what Claim.Dead takes, in bytes.
-const MaxFailure = 4 << 10
+// What Claim.Dead and Claim.SetNote take, in bytes.
+const (
+	MaxFailure = 4 << 10
+	MaxNote    = 512
+)
 
 // An entry is what the ledger knows of one employee. Its methods are the rules: no I/O, no clock.
 // It holds no name, address or attribute value.
@@ -72,6 +76,8 @@ type try struct {
 	First   time.Time       `json:"first_failed,omitzero"` // when the first of them failed
 	Patched string          `json:"patched,omitempty"`     // digest of what was patched
 	Dead    json.RawMessage `json:"dead,omitempty"`        // why it is a dead letter
+
+	Notes []json.RawMessage `json:"notes,omitempty"` // why attempts failed, oldest first
 }
 
 func (t try) message() message { return message{t.Version.Order, t.Replays} }
@@ -98,16 +104,24 @@ func (e entry) clone() entry {
 	return e
 }
 
-// take lets worker claim the employee for r, or tells why it may not.
-func (e *entry) take(r Request, worker, write string, now time.Time, ttl time.Duration) error {
+// refuses tells why r has no business here, whoever works on the employee.
+func (e *entry) refuses(r Request) error {
 	if e.Settled != nil && e.Settled.message == r.message() {
 		return &SettledError{Outcome: e.Settled.Outcome}
 	}
 	if t := e.find(r.message()); t != nil && t.Dead != nil {
-		return &DeadError{Failure: t.Dead}
+		return &DeadError{Failure: t.Dead, Notes: t.Notes}
 	}
 	if e.fenced(r.Version) {
 		return ErrSuperseded
+	}
+	return nil
+}
+
+// take lets worker claim the employee for r, or tells why it may not.
+func (e *entry) take(r Request, worker, write string, now time.Time, ttl time.Duration) error {
+	if err := e.refuses(r); err != nil {
+		return err
 	}
 	if e.Claim != nil {
 		if err := e.oust(r, now); err != nil {
@@ -214,6 +228,16 @@ func (e *entry) close(outcome, digest string, verifiedAt time.Time) {
 	e.Claim = nil
 }
 
+// note keeps why the present attempt failed; nil keeps nothing.
+func (e *entry) note(why json.RawMessage) {
+	t := e.find(e.Claim.message())
+	if t == nil || why == nil {
+		return
+	}
+	last := t.Notes[max(0, len(t.Notes)-maxNotes+1):]
+	t.Notes = append(slices.Clip(last), why) // into an array of its own: clones share the old one
+}
+
 // bury marks the claimed record as a dead letter.
 func (e *entry) bury(failure json.RawMessage, patched bool, now time.Time) {
 	if t := e.find(e.Claim.message()); t != nil {
@@ -259,6 +283,14 @@ func (e *entry) disturb() (news bool) {
 		e.Claim, news = &c, true
 	}
 	return news
+}
+
+// state is what a record can know of its employee before it is worked on.
+func (e *entry) state() State {
+	return State{
+		UserID: e.UserID, Digest: e.Digest, VerifiedAt: e.VerifiedAt,
+		Doubtful: e.Fence != nil && e.Digest == "",
+	}
 }
 
 func (t *try) failed(now time.Time) {

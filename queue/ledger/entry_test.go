@@ -78,8 +78,8 @@ func TestTake(t *testing.T) {
 		{"the last one was older", entry{Fence: ptr(at(4)), Settled: &settled{message{at(4).Order, 0}, "verified"}}, second, nil, 1},
 		{"closed before its acknowledgement", entry{Fence: ptr(at(5)), Settled: &settled{message{at(5).Order, 0}, "verified"}}, second, &SettledError{"verified"}, 0},
 		{"a replay of one that was closed", entry{Fence: ptr(at(5)), Settled: &settled{message{at(5).Order, 0}, "verified"}}, replayed, nil, 1},
-		{"marked dead before its dead letter was stored", entry{Tries: []try{{Version: at(5), N: 5, Dead: failure}}}, second, &DeadError{failure}, 0},
-		{"dead, though a newer one was applied since", entry{Fence: ptr(at(9)), Tries: []try{{Version: at(5), Dead: failure}}}, second, &DeadError{failure}, 0},
+		{"marked dead before its dead letter was stored", entry{Tries: []try{{Version: at(5), N: 5, Dead: failure}}}, second, &DeadError{Failure: failure}, 0},
+		{"dead, though a newer one was applied since", entry{Fence: ptr(at(9)), Tries: []try{{Version: at(5), Dead: failure}}}, second, &DeadError{Failure: failure}, 0},
 		{"a replay of a dead letter starts anew", entry{Tries: []try{{Version: at(5), N: 5, Dead: failure}}}, replayed, nil, 1},
 		{"a newer one was applied", entry{Fence: ptr(at(6))}, second, ErrSuperseded, 0},
 		{"a replay of a superseded one", entry{Fence: ptr(at(6))}, replayed, ErrSuperseded, 0},
@@ -213,6 +213,9 @@ func TestClosingForgetsWhatTheFenceKeepsOutButNotTheDead(t *testing.T) {
 	}
 }
 
+// long is JSON of n bytes.
+func long(n int) json.RawMessage { return json.RawMessage(`"` + strings.Repeat("x", n-2) + `"`) }
+
 func TestAnEntryIsOfBoundedSize(t *testing.T) {
 	var e entry
 	for seq := range uint64(50) {
@@ -220,15 +223,47 @@ func TestAnEntryIsOfBoundedSize(t *testing.T) {
 		if err := e.take(Request{Version: v, Delivered: 1}, "worker", "worker/1", noon, time.Minute); err != nil {
 			t.Fatal(err)
 		}
-		e.bury(json.RawMessage(`"`+strings.Repeat("x", MaxFailure-2)+`"`), true, noon)
+		for range maxNotes {
+			e.note(long(MaxNote))
+		}
+		e.bury(long(MaxFailure), true, noon)
 	}
 	value, err := json.Marshal(e)
-	if err != nil || len(value) > maxTries*(MaxFailure+300)+1000 {
+	if err != nil || len(value) > maxTries*(MaxFailure+maxNotes*(MaxNote+1)+300)+1000 {
 		t.Fatalf("%d bytes, %v", len(value), err)
 	}
 	if first := e.Tries[0].Version.Order.Seq - 1<<62; len(e.Tries) != maxTries || first != 42 {
 		t.Fatalf("%d tries, the oldest of record %d", len(e.Tries), first)
 	}
+}
+
+func TestOfManyNotesTheLastOnesAreKept(t *testing.T) {
+	e := claimed(at(5))
+	for n := range 20 {
+		other := e.clone()
+		e.note(json.RawMessage(fmt.Sprint(n)))
+		other.note(json.RawMessage(`"another"`)) // a clone shares nothing that is written
+	}
+	if got := texts(e.find(message{at(5).Order, 0}).Notes); got != "[12 13 14 15 16 17 18 19]" {
+		t.Errorf("kept %s", got)
+	}
+}
+
+func TestWithoutAFailureAnEntryHoldsNothingOfNotes(t *testing.T) {
+	e := claimed(at(5))
+	e.note(nil)
+	value, err := json.Marshal(e)
+	if err != nil || strings.Contains(string(value), "notes") {
+		t.Fatalf("%v: %s", err, value)
+	}
+}
+
+func texts(notes []json.RawMessage) string {
+	out := make([]string, len(notes))
+	for i, n := range notes {
+		out[i] = string(n)
+	}
+	return fmt.Sprint(out)
 }
 
 func TestDecodeTellsDamageFromANewerRelease(t *testing.T) {
@@ -259,6 +294,7 @@ func FuzzDecode(f *testing.F) {
 	seed, _ := json.Marshal(e)
 	f.Add(seed)
 	f.Add([]byte(`{"schema":1,"claim":{},"tries":[{},{"dead":{}},{"n":-1}],"settled":{},"fence":{}}`))
+	f.Add([]byte(`{"schema":1,"tries":[{"version":{"kind":"version","n":9,"order":{"epoch":1,"seq":9}},"n":1,"notes":[{},null,"x"]}]}`))
 	f.Add([]byte(`{"schema":1,"claim":null,"verified_at":"0000-01-01T00:00:00Z"}`))
 	f.Fuzz(func(t *testing.T, value []byte) {
 		e, err := decode("EMP-1", value)
@@ -268,6 +304,7 @@ func FuzzDecode(f *testing.F) {
 		e.disturb()
 		if e.take(Request{Version: numbered(9, 9), Delivered: 1}, "me", "me/1", noon, time.Minute) == nil {
 			e.patched("d")
+			e.note(json.RawMessage(`{}`))
 			e.giveBack(false, true, noon)
 		}
 		value, err = json.Marshal(e)

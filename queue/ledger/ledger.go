@@ -57,6 +57,8 @@ type Ledger struct {
 	TTL time.Duration
 	// Now is the broker's time. nil is time.Now, which is good enough only for one machine.
 	Now func() time.Time
+	// Conflict is called for each write that is tried again because another one came first. nil ok
+	Conflict func()
 
 	writes  atomic.Uint64
 	mu      sync.Mutex
@@ -98,7 +100,10 @@ type SettledError struct{ Outcome string }
 func (e *SettledError) Error() string { return "settled before: " + e.Outcome }
 
 // A DeadError says that this very message was marked as a dead letter before.
-type DeadError struct{ Failure json.RawMessage }
+type DeadError struct {
+	Failure json.RawMessage
+	Notes   []json.RawMessage // of its attempts, as in Claim
+}
 
 func (e *DeadError) Error() string { return "a dead letter already" }
 
@@ -140,6 +145,32 @@ func claimError(key string, err error) error {
 		return err // an answer, not a failure
 	}
 	return fmt.Errorf("claim %s: %w", key, err)
+}
+
+// A State is what the ledger knows of an employee. Nobody is kept from changing it.
+type State struct {
+	UserID     string // if it is known
+	Digest     string // the state that was verified last and stands; empty if none does
+	VerifiedAt time.Time
+	// Doubtful tells that something may have been written that no read has shown yet: a read that
+	// lags behind may still show what was there before.
+	Doubtful bool
+}
+
+// Look tells what a delivery would find, and counts, claims and writes nothing. Its errors are
+// those of Claim, except that it does not mind who works on the employee.
+func (l *Ledger) Look(ctx context.Context, r Request) (State, error) {
+	stored, err := l.read(ctx, r.Key)
+	if final := (*finalError)(nil); errors.As(err, &final) {
+		err = final.error
+	}
+	if err != nil {
+		return State{}, fmt.Errorf("look at %s: %w", r.Key, err)
+	}
+	if err := stored.refuses(r); err != nil {
+		return State{}, err
+	}
+	return stored.state(), nil
 }
 
 // Disturb says that a patch may have gone out after its claim was lost. What the entry knows of
@@ -221,7 +252,11 @@ func (l *Ledger) swapOnce(ctx context.Context, key, write string, from revision,
 	}
 	number, err := l.Store.Update(ctx, key, value, from.number)
 	if err != nil {
-		return revision{}, !errors.Is(err, queue.ErrConflict), fmt.Errorf("write ledger entry: %w", err)
+		conflict := errors.Is(err, queue.ErrConflict)
+		if conflict && l.Conflict != nil {
+			l.Conflict()
+		}
+		return revision{}, !conflict, fmt.Errorf("write ledger entry: %w", err)
 	}
 	return revision{entry: next, number: number}, false, nil
 }

@@ -113,6 +113,124 @@ func TestARefundGivesTheAttemptBack(t *testing.T) {
 	})
 }
 
+func TestEveryAttemptThatCountsLeavesItsNote(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := queuetest.NewKV()
+		l := open(store, "a")
+		claim := func(delivered int, notes string) watched {
+			t.Helper()
+			c := mustClaim(t, l, at(1), delivered)
+			if got := texts(c.Notes); got != notes {
+				t.Errorf("delivery %d finds the notes %s, want %s", delivered, got, notes)
+			}
+			return c
+		}
+		c := claim(1, "[]")
+		c.SetNote(json.RawMessage(`"one"`))
+		must(t, c.Release(t.Context(), false, false))
+
+		c = claim(2, `["one"]`)
+		c.SetNote(json.RawMessage(`"refunded"`))
+		must(t, c.Release(t.Context(), true, false))
+
+		claim(3, `["one"]`) // its worker dies
+		time.Sleep(time.Minute)
+
+		c = claim(4, `["one"]`)
+		c.SetNote(json.RawMessage(`"four"`))
+		c.SetNote(long(MaxNote + 1))
+		c.SetNote(json.RawMessage(`no JSON`))
+		must(t, c.Extend(t.Context()))
+		if notes := texts(stored(t, store).Tries[0].Notes); notes != `["one"]` {
+			t.Errorf("noted before the attempt has ended: %s", notes)
+		}
+		must(t, c.Release(t.Context(), false, true))
+
+		c = claim(5, `["one" "four"]`)
+		c.SetNote(json.RawMessage(`"five"`))
+		must(t, c.Dead(t.Context(), json.RawMessage(`{}`), true))
+		var dead *DeadError
+		if _, err := l.Claim(t.Context(), Request{Key: key, Version: at(1), Delivered: 6}); !errors.As(err, &dead) || texts(dead.Notes) != `["one" "four" "five"]` {
+			t.Errorf("the dead letter has %v", err)
+		}
+		replay, err := l.Claim(t.Context(), Request{Key: key, Version: at(1), Replays: 1, Delivered: 1})
+		if err != nil || len(replay.Notes) != 0 {
+			t.Errorf("its replay begins with %v, %v", replay, err)
+		}
+	})
+}
+
+func TestANoteIsWrittenOnceThoughAnswersAreLost(t *testing.T) {
+	for _, fault := range []queuetest.Fault{queuetest.Before, queuetest.After, queuetest.Conflict} {
+		synctest.Test(t, func(t *testing.T) {
+			store := queuetest.NewKV()
+			l := open(store, "a")
+			c := mustClaim(t, l, at(1), 1)
+			c.SetNote(json.RawMessage(`"one"`))
+			store.Fail(queuetest.Update, fault, fault)
+			must(t, c.Release(t.Context(), false, false))
+			if notes := texts(mustClaim(t, l, at(1), 2).Notes); notes != `["one"]` {
+				t.Errorf("fault %d: %s", fault, notes)
+			}
+		})
+	}
+}
+
+func TestALookTellsWhatAClaimWouldAndChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := queuetest.NewKV()
+		l := open(store, "a")
+		look := func(v Version, replays int) (State, error) {
+			return l.Look(t.Context(), Request{Key: key, Version: v, Replays: replays})
+		}
+		if s, err := look(at(1), 0); err != nil || s != (State{}) {
+			t.Errorf("of nobody: %+v, %v", s, err)
+		}
+		must(t, mustClaim(t, l, at(2), 1).Dead(t.Context(), json.RawMessage(`{}`), false))
+		c := mustClaim(t, l, at(3), 1)
+		c.SetUser("user-1")
+		must(t, c.Close(t.Context(), "verified", "d", time.Now()))
+		want := State{UserID: "user-1", Digest: "d", VerifiedAt: stored(t, store).VerifiedAt}
+
+		held := mustClaim(t, l, at(4), 1) // and works on the employee
+		writes := store.Updates()
+		if s, err := look(at(4), 0); err != nil || s != want {
+			t.Errorf("of a newer record: %+v, %v", s, err)
+		}
+		if _, err := look(at(2), 1); !errors.Is(err, ErrSuperseded) {
+			t.Errorf("of an older one: %v", err)
+		}
+		var settled *SettledError
+		if _, err := look(at(3), 0); !errors.As(err, &settled) {
+			t.Errorf("of one that was closed: %v", err)
+		}
+		var dead *DeadError
+		if _, err := look(at(2), 0); !errors.As(err, &dead) {
+			t.Errorf("of a dead one: %v", err)
+		}
+		if n := store.Updates(); n != writes {
+			t.Errorf("%d writes", n-writes)
+		}
+		must(t, held.Patched(t.Context(), "d2"))
+		if s, err := look(at(5), 0); err != nil || !s.Doubtful || s.Digest != "" {
+			t.Errorf("of one after a patch that nobody has seen yet: %+v, %v", s, err)
+		}
+		must(t, held.Release(t.Context(), true, true))
+
+		store.Down(true)
+		if _, err := look(at(5), 0); !errors.Is(err, queue.ErrUnreachable) {
+			t.Errorf("without a store: %v", err)
+		}
+		store.Down(false)
+		if _, err := store.Update(t.Context(), "DAMAGED", []byte("garbage"), 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Look(t.Context(), Request{Key: "DAMAGED"}); !errors.Is(err, ErrDamaged) {
+			t.Errorf("of a damaged entry: %v", err)
+		}
+	})
+}
+
 func TestADeadMarkOutlivesAReleaseAndANewerRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := open(queuetest.NewKV(), "a")
@@ -429,6 +547,8 @@ func TestTwoWorkersThatClaimAtOnceAreOneAfterTheOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := queuetest.NewKV()
 		a, b := open(store, "a"), open(store, "b")
+		conflicts := 0
+		a.Conflict = func() { conflicts++ }
 		var rival *Claim
 		store.Hook = func(op queuetest.Op, _ string) {
 			if op == queuetest.Update && rival == nil {
@@ -439,6 +559,9 @@ func TestTwoWorkersThatClaimAtOnceAreOneAfterTheOther(t *testing.T) {
 		var busy *BusyError
 		if _, err := a.Claim(t.Context(), Request{Key: key, Version: at(1), Delivered: 1}); !errors.As(err, &busy) {
 			t.Fatalf("the slower one got %v", err)
+		}
+		if conflicts != 1 {
+			t.Errorf("%d conflicts were told of, want 1", conflicts)
 		}
 		must(t, rival.Close(t.Context(), "verified", "d", time.Now()))
 		if _, err := a.Claim(t.Context(), Request{Key: key, Version: at(1), Delivered: 2}); !errors.Is(err, ErrSuperseded) {

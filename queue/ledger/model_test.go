@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,6 +32,8 @@ type letter struct {
 	leased    time.Time // until when
 	ended     string    // how it was acknowledged
 	begun     int       // attempts that a worker has begun, less refunds
+	failed    []int     // deliveries that ended at the price of an attempt, as far as their workers know
+	tried     []int     // and those that tried to
 	closed    bool      // a Close or Dead of it succeeded, as far as its worker knows
 }
 
@@ -117,6 +120,7 @@ func (m *model) deliver(h *hand, pick int) {
 	case errors.As(err, &settled):
 		m.acknowledge(h, settled.Outcome)
 	case errors.As(err, &dead):
+		m.noted(l, dead.Notes)
 		m.acknowledge(h, "dead")
 	case errors.Is(err, ErrSuperseded):
 		m.acknowledge(h, "superseded")
@@ -134,11 +138,41 @@ func (m *model) claimed(h *hand) {
 	if h.claim.Attempt <= h.letter.begun {
 		m.fail("attempt %d of record %s, but %d were begun before", h.claim.Attempt, h.letter.version, h.letter.begun)
 	}
+	m.noted(h.letter, h.claim.Notes)
+	if len(h.claim.Notes) >= h.claim.Attempt {
+		m.fail("attempt %d of record %s finds notes of %d earlier ones", h.claim.Attempt, h.letter.version, len(h.claim.Notes))
+	}
 	h.letter.begun++
 	for _, o := range m.hands {
 		if o != h && o.stage != free && o.stage != closedStage && o.letter != h.letter && !o.ending && o.alive() {
 			m.fail("records %s and %s are claimed at the same time", h.letter.version, o.letter.version)
 		}
+	}
+}
+
+// noted checks the notes of a record, which are numbers of deliveries: each that failed is told of
+// once and in order, and none that did not fail.
+func (m *model) noted(l *letter, notes []json.RawMessage) {
+	var told []int
+	for _, note := range notes {
+		var n int
+		if err := json.Unmarshal(note, &n); err != nil || len(told) > 0 && n <= told[len(told)-1] || !slices.Contains(l.tried, n) {
+			m.fail("record %s has the notes %s, but %d tried to leave one", l.version, notes, l.tried)
+		}
+		told = append(told, n)
+	}
+	for _, n := range l.failed {
+		if !slices.Contains(told, n) {
+			m.fail("record %s has the notes %s, and that of delivery %d is lost", l.version, notes, n)
+		}
+	}
+}
+
+// note leaves one, which is to be kept only if the attempt counts.
+func (h *hand) note(counts bool) {
+	h.claim.SetNote(json.RawMessage(strconv.Itoa(h.delivered)))
+	if counts {
+		h.letter.tried = append(h.letter.tried, h.delivered)
 	}
 }
 
@@ -215,8 +249,10 @@ func (m *model) closed(h *hand, outcome string) {
 
 func (m *model) bury(h *hand) {
 	h.ending = true
+	h.note(true)
 	err := h.claim.Dead(context.Background(), json.RawMessage(`{}`), h.patching)
 	if err == nil {
+		h.letter.failed = append(h.letter.failed, h.delivered)
 		m.closed(h, "dead")
 	}
 	m.mind(h, err)
@@ -228,8 +264,12 @@ func (m *model) release(h *hand, refund bool) {
 		h.refunded = true
 	}
 	h.ending = true
+	h.note(!refund)
 	err := h.claim.Release(context.Background(), refund, h.patching)
 	if err == nil {
+		if !refund {
+			h.letter.failed = append(h.letter.failed, h.delivered)
+		}
 		h.nak()
 	}
 	m.mind(h, err)

@@ -37,7 +37,8 @@ func OnBroker(t *testing.T, b *queue.Broker) Harness {
 		t.Fatal(err)
 	}
 	return Harness{
-		Queue: q, Publish: b.Publish, Replay: b.DeadLetters().Replay,
+		Queue: q, Publish: b.Publish,
+		Replay:  func(ctx context.Context, seq uint64) error { return Replay(ctx, b, seq) },
 		Results: func() []queue.Result { return results(t, b) },
 		Dead: func() []queue.DeadLetter {
 			page, _, err := b.DeadLetters().List(t.Context(), queue.Filter{}, 0, 1000)
@@ -54,6 +55,23 @@ func OnBroker(t *testing.T, b *queue.Broker) Harness {
 			return int(s.Backlog)
 		},
 	}
+}
+
+// Replay replays one dead letter.
+func Replay(ctx context.Context, b *queue.Broker, seq uint64) error {
+	if _, err := b.DeadLetters().Get(ctx, seq); err != nil {
+		return err
+	}
+	replays, err := b.Replays(ctx)
+	if err != nil {
+		return err
+	}
+	rep, err := replays.Begin(ctx, queue.Replay{Letters: []uint64{seq}, By: "a test"})
+	if err != nil {
+		return err
+	}
+	_, err = replays.Run(ctx, rep.Name, queue.Runner{})
+	return err
 }
 
 func results(t *testing.T, b *queue.Broker) (all []queue.Result) {
@@ -397,7 +415,7 @@ func (s suite) deadLetter() {
 	s.publish(queue.Message{EmployeeID: "EMP-1", Data: []byte(`{"a":1}`), Header: own, ID: "id"})
 	d := s.one()
 	f := queue.Failure{
-		EmployeeID: "EMP-1", Version: "7", Reason: "unverified", Class: "exhausted", Error: "not as expected", Status: 200, CorrelationID: "c",
+		EmployeeID: "EMP-1", Version: "7", Reason: "unverified", Class: "exhausted", Error: "not as expected", Status: 200, CorrelationID: "c", TraceID: "4bf92f3577b34da6a3ce929d0e0e4736",
 		Attempts: 5, First: d.Published.UTC(), Last: d.Published.Add(time.Minute).UTC(), MappingVersion: "m",
 		Expected: json.RawMessage(`[{"name":"Billing"}]`), Actual: json.RawMessage(`[]`), Worker: "w", App: "v1",
 	}

@@ -166,7 +166,7 @@ func (b *Bucket) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var helpers sync.WaitGroup
 	helpers.Go(func() { b.watch(ctx) })
-	helpers.Go(func() { b.keepTime(ctx) })
+	helpers.Go(func() { b.tend(ctx) })
 	(&pump{Bucket: b, reserved: make(chan reservation, 1)}).run(ctx)
 	cancel()
 	helpers.Wait()

@@ -190,26 +190,38 @@ func TestWhatIsUsedIsCountedOverTheLastMinute(t *testing.T) {
 	}
 }
 
-// A process without a limit tells those who look on, if the key says otherwise.
+// A process without a limit tells those who look on, if the key says otherwise: also when a process
+// with one, which it takes the place of, reserves for a while after it has started.
 func TestALimitThatIsNoLongerConfiguredIsNotTold(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := newStore()
-		before := &Bucket{Store: store, Key: "client", Limit: 300}
-		stop := start(t, before)
-		if err := before.Wait(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		stop()
-		now := &Bucket{Store: store, Key: "client"}
-		start(t, now)
-		if err := now.Wait(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		state, err := now.Read(t.Context())
-		if err != nil || state.Outlook(time.Now()).Limit != 0 {
-			t.Errorf("%+v, %v", state, err)
-		}
-	})
+	for _, overlap := range []time.Duration{0, 10 * time.Second, 3 * askEvery} {
+		t.Run(overlap.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := newStore()
+				before := &Bucket{Store: store, Key: "client", Limit: 300}
+				stop := start(t, before)
+				if err := before.Wait(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				now := &Bucket{Store: store, Key: "client"}
+				start(t, now)
+				for range overlap / time.Second {
+					time.Sleep(time.Second)
+					if err := before.Wait(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				stop()
+				if err := now.Wait(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(askEvery + changeWithin)
+				state, err := now.Read(t.Context())
+				if err != nil || state.Outlook(time.Now()).Limit != 0 {
+					t.Errorf("%+v, %v", state, err)
+				}
+			})
+		})
+	}
 }
 
 func TestProcessesThatAreSetToDifferentLimitsSaySoOnce(t *testing.T) {

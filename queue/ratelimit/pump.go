@@ -20,7 +20,7 @@ type pump struct {
 const forever = time.Hour // until something happens
 
 func (p *pump) run(ctx context.Context) {
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(p.turn(ctx))
 	defer timer.Stop()
 	for {
 		select {

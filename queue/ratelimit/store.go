@@ -45,11 +45,6 @@ func (b *Bucket) reserve(ctx context.Context, want int) reservation {
 		return reservation{err: err}
 	}
 	limit := have.limit(b.Limit)
-	if limit == 0 && have.Configured > 0 { // no longer true; it is what others are told
-		next := have.State
-		next.Configured = 0
-		return reservation{err: b.swap(ctx, next, have.rev)}
-	}
 	if limit == 0 || want <= 0 {
 		return reservation{}
 	}
@@ -280,13 +275,29 @@ func (b *Bucket) watch(ctx context.Context) {
 	}
 }
 
-// keepTime sets the clock again every minute. An answer that does not come leaves it as it is.
-func (b *Bucket) keepTime(ctx context.Context) {
-	for sleep(ctx, askEvery) {
+// tend does every minute what has no caller who waits for it. What fails is done a minute later.
+func (b *Bucket) tend(ctx context.Context) {
+	for b.retract(ctx); sleep(ctx, askEvery); b.retract(ctx) {
 		if err := b.ask(ctx); err != nil {
 			b.Log.Debug().Err(err).Msg("the clock was not compared with the broker's")
 		}
 		b.poke()
+	}
+}
+
+// retract takes a limit out of the key that processes of another time were set to, if this one is
+// set to none: it reserves nothing, and so would never say otherwise to those who look on.
+func (b *Bucket) retract(ctx context.Context) {
+	if b.Limit > 0 {
+		return
+	}
+	err := b.change(ctx, "tell that no limit is configured", func(s State, _ time.Time) (State, bool) {
+		changed := s.Configured > 0
+		s.Configured = 0
+		return s, changed
+	})
+	if err != nil {
+		b.Log.Debug().Err(err).Msg("the rate limit's key tells a limit that is no longer configured")
 	}
 }
 
