@@ -168,17 +168,22 @@ func inBubble(t *testing.T, test func(*bench)) {
 }
 
 func (b *bench) worker(name string) *Worker {
-	m, err := mapping.Parse("rules.yaml", []byte(rules))
-	if err != nil {
-		b.Fatal(err)
-	}
 	return &Worker{
 		Queue:       b.queue,
 		Ledger:      &ledger.Ledger{Store: b.kv, Worker: name, Target: "org", TTL: time.Minute},
-		Provisioner: &Provisioner{Directory: b.org, Mapping: m, Profile: genesys.RoutingSkills, Settle: 3 * time.Second, Deadline: time.Minute},
+		Provisioner: &Provisioner{Directory: b.org, Mapping: parse(b, rules), Profile: genesys.RoutingSkills, Settle: 3 * time.Second, Deadline: time.Minute},
 		Metrics:     NewMetrics(prometheus.NewRegistry()),
 		Log:         zerolog.New(zerolog.NewTestWriter(b.T)),
 	}
+}
+
+func parse(t testing.TB, rules string) *mapping.Mapping {
+	t.Helper()
+	m, err := mapping.Parse("rules.yaml", []byte(rules))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 // start runs w; stop drains it and waits for that.

@@ -29,6 +29,8 @@ type Provisioner struct {
 	Settle time.Duration
 	// Deadline is how long after the patch the skills may take to appear. Default 60 s.
 	Deadline time.Duration
+	// Polled is called before each look at the skills after a patch. nil ok
+	Polled func()
 }
 
 // A Plan is what has to be written to one user; nil when nothing has.
@@ -144,6 +146,9 @@ func (p *Provisioner) Verify(ctx context.Context, userID string, want mapping.De
 	}
 	for gap := time.Second; ; gap = min(gap*3/2, 10*time.Second) {
 		asked := time.Since(start)
+		if p.Polled != nil {
+			p.Polled()
+		}
 		user, err := p.Directory.User(ctx, userID)
 		if err != nil {
 			return nil, 0, err

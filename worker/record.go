@@ -17,6 +17,7 @@ import (
 type job struct {
 	delivery *queue.Delivery
 	started  time.Time
+	span     Span // nil: none
 
 	rec     employee.Record
 	version ledger.Version
@@ -48,6 +49,13 @@ func (j *job) attempt() int {
 		return c.Attempt
 	}
 	return 0
+}
+
+func (j *job) traceID() string {
+	if j.span == nil {
+		return ""
+	}
+	return j.span.TraceID()
 }
 
 // extend renews the claim first: a lease without a claim would keep the record from others and
@@ -96,7 +104,7 @@ func (w *Worker) untilPatched(ctx context.Context, j *job) (done Outcome, err er
 	if err := w.starters.lead(ctx, j, w.supersedes); err != nil {
 		return "", err
 	}
-	if newer, err := w.newerWaits(ctx, j); err != nil {
+	if newer, err := newerWaits(ctx, w.Queue.Newer, w.Provisioner.Mapping, j); err != nil {
 		return "", err
 	} else if newer {
 		return Superseded, nil
@@ -104,13 +112,13 @@ func (w *Worker) untilPatched(ctx context.Context, j *job) (done Outcome, err er
 	if err := w.take(ctx, j); err != nil {
 		return "", err
 	}
-	if err := w.desire(j); err != nil {
+	if err := j.desire(w.Provisioner); err != nil {
 		return "", err
 	}
 	if j.claim.PatchedDigest == j.digest {
 		return "", nil // by an earlier delivery, which also waited for it to settle, or began to
 	}
-	if w.stands(j) {
+	if stands(j.claim.State, j.digest, w.Fresh) {
 		return Unchanged, w.close(ctx, j, Unchanged, j.claim.VerifiedAt)
 	}
 	patched, err := w.patch(ctx, j)
@@ -144,12 +152,11 @@ func (j *job) decode() (err error) {
 
 // desire maps the record to what its user should have. It comes after the claim, so that a
 // record which cannot be mapped leaves its mark in the ledger like every other dead letter.
-func (w *Worker) desire(j *job) (err error) {
-	m := w.Provisioner.Mapping
-	if j.want, err = m.Desired(j.rec); err != nil {
+func (j *job) desire(p *Provisioner) (err error) {
+	if j.want, err = p.Mapping.Desired(j.rec); err != nil {
 		return err
 	}
-	j.digest = j.want.Digest(m.Version(), string(w.Provisioner.Profile))
+	j.digest = j.want.Digest(p.Mapping.Version(), string(p.Profile))
 	return nil
 }
 
@@ -168,16 +175,23 @@ func versionOf(rec employee.Record, order queue.Order) ledger.Version {
 // other need not cost a request. One that would not get as far as a patch does not count: then
 // the other one is the best there is.
 func (w *Worker) supersedes(one, other *job) bool {
+	return supersedes(w.Provisioner.Mapping, one, other)
+}
+
+func supersedes(m *mapping.Mapping, one, other *job) bool {
 	if one.version.Compare(other.version) <= 0 || one.rec.ID != other.rec.ID {
 		return false
 	}
-	_, err := w.Provisioner.Mapping.Desired(one.rec)
+	_, err := m.Desired(one.rec)
 	return err == nil
 }
 
+// newer is Queue.Newer.
+type newer func(ctx context.Context, d *queue.Delivery, key string) (data []byte, order queue.Order, ok bool, err error)
+
 // newerWaits tells whether a record that supersedes this one is in the stream.
-func (w *Worker) newerWaits(ctx context.Context, j *job) (bool, error) {
-	data, order, ok, err := w.Queue.Newer(ctx, j.delivery, j.key)
+func newerWaits(ctx context.Context, look newer, m *mapping.Mapping, j *job) (bool, error) {
+	data, order, ok, err := look(ctx, j.delivery, j.key)
 	if err != nil || !ok {
 		return false, asBroker(err)
 	}
@@ -185,14 +199,17 @@ func (w *Worker) newerWaits(ctx context.Context, j *job) (bool, error) {
 	if err != nil {
 		return false, nil
 	}
-	return w.supersedes(&job{rec: rec, version: versionOf(rec, order)}, j), nil
+	return supersedes(m, &job{rec: rec, version: versionOf(rec, order)}, j), nil
 }
 
 // take claims the employee for this record, and counts the attempt.
 func (w *Worker) take(ctx context.Context, j *job) error {
 	c, err := w.Ledger.Claim(ctx, ledger.Request{
 		Key: j.key, Version: j.version, Replays: j.delivery.Replays, Delivered: j.delivery.Delivered,
-		OnLost: func() { j.lose(ledger.ErrLost) },
+		OnLost: func() {
+			w.Metrics.claimsLost.Inc()
+			j.lose(ledger.ErrLost)
+		},
 	})
 	if err != nil {
 		return asBroker(err)
@@ -206,9 +223,9 @@ func (w *Worker) take(ctx context.Context, j *job) error {
 	return nil
 }
 
-// stands tells whether the ledger knows this very state as verified not long ago.
-func (w *Worker) stands(j *job) bool {
-	return w.Fresh > 0 && j.claim.Digest == j.digest && time.Since(j.claim.VerifiedAt) < w.Fresh
+// stands tells whether the ledger knows the state of digest as verified not long ago.
+func stands(s ledger.State, digest string, fresh time.Duration) bool {
+	return fresh > 0 && s.Digest == digest && time.Since(s.VerifiedAt) < fresh
 }
 
 // patch finds the user and writes what is missing. It tells whether anything was written. A user
@@ -216,10 +233,15 @@ func (w *Worker) stands(j *job) bool {
 func (w *Worker) patch(ctx context.Context, j *job) (bool, error) {
 	remembered := j.claim.UserID
 	done, err := w.patchUser(ctx, j, remembered)
-	if remembered != "" && j.rec.UserID == "" && errors.Is(err, genesys.ErrUserNotFound) {
+	if j.gone(remembered, err) {
 		return w.patchUser(ctx, j, "")
 	}
 	return done, err
+}
+
+// gone tells whether the user who was remembered is not there any more.
+func (j *job) gone(remembered string, err error) bool {
+	return remembered != "" && j.rec.UserID == "" && errors.Is(err, genesys.ErrUserNotFound)
 }
 
 func (w *Worker) patchUser(ctx context.Context, j *job, remembered string) (bool, error) {
@@ -230,7 +252,7 @@ func (w *Worker) patchUser(ctx context.Context, j *job, remembered string) (bool
 		return false, err
 	}
 	j.claim.SetUser(userID)
-	plan, correlation, err := p.Patch(ctx, userID, j.want, j.known())
+	plan, correlation, err := p.Patch(ctx, userID, j.want, known(j.claim.State, j.digest))
 	j.correlation = correlation
 	j.patching = plan != nil
 	if err != nil || plan == nil {
@@ -240,12 +262,12 @@ func (w *Worker) patchUser(ctx context.Context, j *job, remembered string) (bool
 	return true, asBroker(j.claim.Patched(context.WithoutCancel(ctx), j.digest))
 }
 
-// known is what the ledger knows of the user.
-func (j *job) known() Known {
+// known is what the ledger knows of a user who is to get the state of digest.
+func known(s ledger.State, digest string) Known {
 	switch {
-	case j.claim.Doubtful:
+	case s.Doubtful:
 		return Doubtful
-	case j.claim.Digest == j.digest:
+	case s.Digest == digest:
 		return Applied
 	}
 	return Nothing

@@ -30,6 +30,9 @@ func (w *Worker) settle(ctx context.Context, j *job, v verdict, err error) error
 	case ack:
 		return j.delivery.Ack(ctx, w.result(j, string(v.outcome)))
 	case retry:
+		if v.spends {
+			j.note(w.try(j, err))
+		}
 		if lost := w.release(ctx, j, !v.spends); lost {
 			return w.abandon(ctx, j)
 		}
@@ -71,6 +74,7 @@ func (w *Worker) abandon(ctx context.Context, j *job) error {
 func (w *Worker) bury(ctx context.Context, j *job, v verdict, err error) error {
 	f := w.failure(j, v, err)
 	if c := j.claimed(); c != nil {
+		j.note(f.Tries[len(f.Tries)-1])
 		if err := c.Dead(ctx, mark(f), j.patching); errors.Is(err, ledger.ErrLost) {
 			return w.abandon(ctx, j)
 		} else if err != nil {
@@ -83,14 +87,60 @@ func (w *Worker) bury(ctx context.Context, j *job, v verdict, err error) error {
 	return nil
 }
 
-// mark is what the ledger remembers of a failure: all of it, unless that is too much.
+// mark is what the ledger remembers of a failure: all of it, unless that is too much. The tries are
+// among the ledger's notes already.
 func mark(f queue.Failure) json.RawMessage {
-	data, err := json.Marshal(f)
-	if err != nil || len(data) > ledger.MaxFailure {
-		f.Expected, f.Actual = nil, nil // the copy among the dead letters has them
-		data, _ = json.Marshal(f)       // texts and numbers only: it cannot fail
+	f.Tries = nil
+	if data, err := json.Marshal(f); err == nil && len(data) <= ledger.MaxFailure {
+		return data
+	}
+	f.Expected, f.Actual = nil, nil // the copy among the dead letters has them
+	return within(ledger.MaxFailure, &f, &f.Error)
+}
+
+// within is v as JSON of at most limit bytes, at the cost of text, which is part of v. Quotes and
+// the like take more bytes in JSON than in the text.
+func within(limit int, v any, text *string) json.RawMessage {
+	data, _ := json.Marshal(v) // texts, times and numbers only: it cannot fail
+	for len(data) > limit && len(*text) > len("…") {
+		*text = cut(*text, max(0, len(*text)/2-len("…")))
+		data, _ = json.Marshal(v)
 	}
 	return data
+}
+
+// note tells the next attempts of this one. Without a claim there is nothing to tell it by: what
+// has failed then fails before any attempt.
+func (j *job) note(t queue.Try) {
+	if c := j.claimed(); c != nil {
+		c.SetNote(within(ledger.MaxNote, &t, &t.Error))
+	}
+}
+
+// tries reads what was noted, but for what another release may have noted otherwise.
+func tries(notes []json.RawMessage) (out []queue.Try) {
+	for _, note := range notes {
+		var t queue.Try
+		if json.Unmarshal(note, &t) == nil && t.Number > 0 {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// try is this attempt, which has failed with err.
+func (w *Worker) try(j *job, err error) queue.Try {
+	t := queue.Try{
+		Number:        max(j.attempt(), 1),
+		At:            time.Now().UTC().Truncate(time.Millisecond),
+		CorrelationID: j.correlation,
+		Error:         cut(explain(j.rec, err), 200),
+		Worker:        w.Name,
+	}
+	if api := (*genesys.Error)(nil); errors.As(err, &api) {
+		t.Status, t.CorrelationID = api.Status, api.CorrelationID
+	}
+	return t
 }
 
 // deadLetterPause is the wait before a dead letter that could not be stored is tried again: the
@@ -113,14 +163,16 @@ func (w *Worker) failure(j *job, v verdict, err error) queue.Failure {
 	if given := (*ledger.DeadError)(nil); errors.As(err, &given) {
 		return givenUp(given)
 	}
-	now := time.Now().UTC()
+	now, this := time.Now().UTC(), w.try(j, err)
 	f := queue.Failure{
 		EmployeeID:     j.rec.ID,
 		Reason:         string(v.reason),
 		Class:          string(v.class),
-		Error:          cut(w.explain(j, err), 1<<10),
-		CorrelationID:  j.correlation,
-		Attempts:       max(j.attempt(), 1),
+		Error:          cut(explain(j.rec, err), 1<<10),
+		Status:         this.Status,
+		CorrelationID:  this.CorrelationID,
+		TraceID:        j.traceID(),
+		Attempts:       this.Number,
 		First:          now,
 		Last:           now,
 		MappingVersion: w.Provisioner.Mapping.Version(),
@@ -129,20 +181,24 @@ func (w *Worker) failure(j *job, v verdict, err error) queue.Failure {
 		Worker:         w.Name,
 		App:            w.App,
 	}
-	if c := j.claimed(); c != nil && !c.First.IsZero() {
-		f.First = c.First
+	if c := j.claimed(); c != nil {
+		f.Tries = tries(c.Notes)
+		if !c.First.IsZero() {
+			f.First = c.First
+		}
 	}
-	if api := (*genesys.Error)(nil); errors.As(err, &api) {
-		f.Status, f.CorrelationID = api.Status, api.CorrelationID
+	f.Tries = append(f.Tries, this)
+	if j.digest != "" { // the mapping has an answer; another version of it may have the same
+		f.Desired = j.want.Digest("", "")
 	}
 	if stuck := (*MismatchError)(nil); errors.As(err, &stuck) {
-		f.Expected, f.Actual = levels(stuck.Want), levels(stuck.Have)
+		f.Expected, f.Actual = Levels(stuck.Want), Levels(stuck.Have)
 	}
 	return f
 }
 
-// levels is a set of skills as JSON, for a person and for a replay that wants to compare.
-func levels(skills []genesys.Skill) json.RawMessage {
+// Levels is a set of skills as JSON, for a person and for a replay that wants to compare.
+func Levels(skills []genesys.Skill) json.RawMessage {
 	type level struct {
 		Name        string  `json:"name"`
 		Proficiency float64 `json:"proficiency"`
@@ -161,7 +217,7 @@ func levels(skills []genesys.Skill) json.RawMessage {
 
 // explain is the error's text without the record's values: Genesys Cloud repeats what it refuses.
 // Skill names are no secret, though a department may be called like one.
-func (w *Worker) explain(j *job, err error) string {
+func explain(rec employee.Record, err error) string {
 	if err == nil {
 		return ""
 	}
@@ -170,10 +226,12 @@ func (w *Worker) explain(j *job, err error) string {
 	}
 	if unknown := (*genesys.UnknownSkillError)(nil); errors.As(err, &unknown) {
 		said := *unknown
-		said.Err = errors.New(scrub(fmt.Sprint(unknown.Err), j.rec))
+		if said.Err != nil {
+			said.Err = errors.New(scrub(said.Err.Error(), rec))
+		}
 		return said.Error()
 	}
-	return scrub(err.Error(), j.rec)
+	return scrub(err.Error(), rec)
 }
 
 // cut keeps the first n bytes of a text, give or take a character.
@@ -212,7 +270,7 @@ func scrub(text string, rec employee.Record) string {
 // report writes the one log event of a delivery, and counts it.
 func (w *Worker) report(j *job, v verdict, err, settleErr error) {
 	took := time.Since(j.started)
-	w.Metrics.settled(v, took, settleErr)
+	w.Metrics.settled(v, j.attempt(), took, err, settleErr)
 	e := w.level(v, settleErr).
 		Uint64("sequence", j.delivery.Sequence).
 		Str("key", j.key).
@@ -228,7 +286,7 @@ func (w *Worker) report(j *job, v verdict, err, settleErr error) {
 		e = e.Float64("after_seconds", v.after.Seconds())
 	}
 	if err != nil && v.action != ack {
-		e = e.Str("error", w.explain(j, err))
+		e = e.Str("error", explain(j.rec, err))
 	}
 	if bug := (*panicError)(nil); errors.As(err, &bug) {
 		e = e.Bytes("stack", bug.stack)
@@ -236,7 +294,26 @@ func (w *Worker) report(j *job, v verdict, err, settleErr error) {
 	if settleErr != nil {
 		e = e.AnErr("settle_error", settleErr)
 	}
+	if id := j.traceID(); id != "" {
+		e = e.Str("trace_id", id)
+	}
+	if j.span != nil {
+		j.span.End(v.String(), j.attempt(), v.failure(err, settleErr))
+	}
 	e.Msg("record")
+}
+
+// failure is what a trace tells of an attempt that went wrong.
+func (v verdict) failure(err, settleErr error) string {
+	switch {
+	case settleErr != nil:
+		return "not_settled"
+	case v.action == deadLetter:
+		return string(v.reason)
+	case v.spends:
+		return retryClass(err)
+	}
+	return ""
 }
 
 func (w *Worker) level(v verdict, settleErr error) *zerolog.Event {

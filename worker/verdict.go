@@ -208,8 +208,9 @@ func dead(reason Reason, class Class) verdict {
 // givenUp is the failure that bury left in the ledger.
 func givenUp(e *ledger.DeadError) (f queue.Failure) {
 	if json.Unmarshal(e.Failure, &f) != nil || f.Reason == "" {
-		return queue.Failure{Reason: string(RetriesExhausted), Class: string(Exhausted), Error: e.Error()}
+		f = queue.Failure{Reason: string(RetriesExhausted), Class: string(Exhausted), Error: e.Error()}
 	}
+	f.Tries = tries(e.Notes)
 	return f
 }
 

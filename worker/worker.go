@@ -44,6 +44,10 @@ type Worker struct {
 	Metrics     *Metrics
 	Log         zerolog.Logger
 
+	// Trace begins the trace of a delivery. The context it returns is the one under which the
+	// delivery is worked on. nil: no traces
+	Trace func(ctx context.Context, d *queue.Delivery) (context.Context, Span)
+
 	// Name and App say in dead letters which worker of which release gave up.
 	Name, App string
 
@@ -78,6 +82,16 @@ type Worker struct {
 	starters  starters
 	condition condition
 }
+
+// A Span is the trace of one delivery.
+type Span interface {
+	TraceID() string // for the log; "" if nobody will see the trace
+	// End tells how the delivery was settled: verified, unchanged, superseded, retry, give_back,
+	// abandon or dead_letter:reason. failure is what went wrong, in a word from a closed list.
+	End(verdict string, attempt int, failure string)
+}
+
+const defaultFresh = 24 * time.Hour
 
 // maxDelivered is the delivery after which a record is taken out of the way before any work: so
 // many cannot be bad luck.
@@ -119,7 +133,7 @@ func (w *Worker) defaults() {
 	w.Hold = positive(w.Hold, 15*time.Minute)
 	w.Grace = positive(w.Grace, 20*time.Second)
 	if w.Fresh == 0 {
-		w.Fresh = 24 * time.Hour
+		w.Fresh = defaultFresh
 	}
 }
 
@@ -194,7 +208,11 @@ func (w *Worker) brokerTrouble(ctx context.Context, err error) {
 // first leaves the lease to lapse and the record to be delivered again.
 func (w *Worker) handle(d *queue.Delivery) {
 	j := &job{delivery: d, started: time.Now()}
-	held, release := w.hold(w.gate.current(), j)
+	round := w.gate.current()
+	if w.Trace != nil {
+		round, j.span = w.Trace(round, d)
+	}
+	held, release := w.hold(round, j)
 	outcome, err := w.attempt(held, j)
 	if err != nil && held.Err() != nil { // what it met while being stopped says nothing about the record
 		err = context.Cause(held)

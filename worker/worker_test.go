@@ -252,7 +252,8 @@ func TestNoValueOfARecordGetsIntoTheLogOrTheDeadLetter(t *testing.T) {
 		b.wantOutcomes(map[string]int{"rejected": 1})
 		mu.Lock()
 		defer mu.Unlock()
-		for where, text := range map[string]string{"log": log.String(), "dead letter": b.queue.Dead()[0].Error} {
+		dead := b.queue.Dead()[0]
+		for where, text := range map[string]string{"log": log.String(), "dead letter": dead.Error, "its try": dead.Tries[0].Error} {
 			if strings.Contains(text, "Jane") || strings.Contains(text, "example.com") {
 				t.Errorf("%s: %s", where, text)
 			}
