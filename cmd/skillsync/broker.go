@@ -2,14 +2,17 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"skillsync/queue"
 	"skillsync/queue/embedded"
+	"skillsync/worker"
 )
 
 // brokerFlags say where NATS is, and as whom to sign in there.
@@ -51,6 +54,7 @@ func (f brokerFlags) config(url string, log zerolog.Logger) (queue.Config, error
 	return queue.Config{
 		URL: url, Name: "skillsync", CredsFile: f.Creds, NKeyFile: f.NKey, User: f.User, Password: password,
 		CAFile: f.CA, CertFile: f.Cert, KeyFile: f.Key, InboxPrefix: f.InboxPrefix, Log: log,
+		Reasons: reasons(),
 	}, nil
 }
 
@@ -106,10 +110,15 @@ func brokerLog(log zerolog.Logger) func(warning bool, text string) {
 type setupCmd struct {
 	brokerFlags
 	topologyFlags
+
+	DryRun bool `name:"dry-run" env:"-" help:"Say what would be done, and do nothing. The exit code is 1 if there is anything."`
+	JSON   bool `name:"json" env:"-" help:"Print one JSON object."`
 }
 
 func (setupCmd) Help() string {
-	return "It can be run again at any time: what is as it should be is left alone. Workers never change a broker; they refuse to run when it differs, and say what differs."
+	return `It can be run again at any time: what is as it should be is left alone. Workers never change a broker; they refuse to run when it differs, and say what differs.
+
+With --dry-run the exit code is 0 if nothing differs and 1 if something does.`
 }
 
 func (c setupCmd) Run(p *program) error {
@@ -120,7 +129,13 @@ func (c setupCmd) Run(p *program) error {
 	defer b.Close()
 	ctx, cancel := context.WithTimeout(p.ctx, time.Minute)
 	defer cancel()
+	if c.DryRun {
+		return c.preview(ctx, p, b)
+	}
 	changes, err := b.Setup(ctx, c.topology())
+	if c.JSON {
+		return errors.Join(err, json.NewEncoder(p.out).Encode(setUp{Changes: changed(changes)}))
+	}
 	for _, change := range changes {
 		fmt.Fprintln(p.out, change)
 	}
@@ -128,7 +143,95 @@ func (c setupCmd) Run(p *program) error {
 		return err
 	}
 	if len(changes) == 0 {
-		fmt.Fprintln(p.out, "everything is as it should be")
+		fmt.Fprintln(p.out, asItShouldBe)
 	}
 	return nil
+}
+
+const asItShouldBe = "everything is as it should be"
+
+// preview says what setup would do.
+func (c setupCmd) preview(ctx context.Context, p *program, b *queue.Broker) error {
+	differences, err := b.Differences(ctx, c.topology())
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		err = json.NewEncoder(p.out).Encode(wouldSetUp{Differences: differing(differences)})
+	} else {
+		err = writeDifferences(p.out, differences)
+	}
+	if err == nil && len(differences) > 0 {
+		return &exitError{code: exitFailed}
+	}
+	return err
+}
+
+func writeDifferences(out io.Writer, differences []queue.Difference) error {
+	for _, d := range differences {
+		text := fmt.Sprintf("%s: %s would be changed from %s to %s", d.Of, d.Setting, d.Is, d.Want)
+		switch {
+		case d.Setting == "":
+			text = d.Of + " would be created"
+		case d.Fixed():
+			text = d.String() + ", which the broker does not change on what exists: delete it once it is empty, and run setup"
+		}
+		if _, err := fmt.Fprintln(out, text); err != nil {
+			return err
+		}
+	}
+	if len(differences) == 0 {
+		_, err := fmt.Fprintln(out, asItShouldBe)
+		return err
+	}
+	return nil
+}
+
+// setUp is what setup did, and wouldSetUp what it would do, as JSON.
+type (
+	setUp struct {
+		Changes []setUpChange `json:"changes"`
+	}
+	setUpChange struct {
+		Of      string `json:"of"`
+		Setting string `json:"setting,omitempty"` // "" if the whole thing was created
+		From    string `json:"from,omitempty"`
+		To      string `json:"to,omitempty"`
+	}
+	wouldSetUp struct {
+		Differences []setUpDifference `json:"differences"`
+	}
+	setUpDifference struct {
+		Of         string `json:"of"`
+		Setting    string `json:"setting,omitempty"` // "" if the whole thing is missing
+		Is         string `json:"is,omitempty"`
+		Want       string `json:"want,omitempty"`
+		Changeable bool   `json:"changeable"`
+	}
+)
+
+func changed(changes []queue.Change) []setUpChange {
+	all := make([]setUpChange, len(changes))
+	for i, c := range changes {
+		all[i] = setUpChange{c.Of, c.Setting, c.From, c.To}
+	}
+	return all
+}
+
+func differing(differences []queue.Difference) []setUpDifference {
+	all := make([]setUpDifference, len(differences))
+	for i, d := range differences {
+		all[i] = setUpDifference{d.Of, d.Setting, d.Is, d.Want, !d.Fixed()}
+	}
+	return all
+}
+
+// reasons are those that workers give dead letters.
+func reasons() []string {
+	all := worker.Reasons()
+	texts := make([]string, len(all))
+	for i, r := range all {
+		texts[i] = string(r)
+	}
+	return texts
 }

@@ -83,7 +83,7 @@ func TestBadInputGetsAClearErrorAndTheRightExitCode(t *testing.T) {
 
 		{"dlq replay without a selection", env, []string{"dlq", "replay"}, "", exitMisuse, []string{"--all"}},
 		{"dlq replay of what and all", env, []string{"dlq", "replay", "1", "--all"}, "", exitMisuse, []string{"not both"}},
-		{"console: an address that others can reach", env, []string{"console", "--address=:0"}, "", exitMisuse, []string{"no sign-in yet", "127.0.0.1:8788"}},
+		{"console: an address that others can reach", env, []string{"console", "--address=:0"}, "", exitMisuse, []string{"SKILLSYNC_CONSOLE_TOKEN_FILE", "127.0.0.1:8788"}},
 		{"console: no address at all", env, []string{"console", "--address=here"}, "", exitMisuse, []string{"--address", "127.0.0.1:8788"}},
 		{"dlq show of what is not there", env, []string{"dlq", "show", "99"}, "", exitFailed, []string{"99", "not found"}},
 		{"sandbox with a fault nobody knows", nil, []string{"sandbox", "--fault=patch:explode"}, "", exitMisuse, []string{"explode", "reset-after"}},

@@ -17,6 +17,8 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"skillsync/cmd/skillsync/desk"
+	"skillsync/cmd/skillsync/tracing"
 	"skillsync/deploy/samples"
 	"skillsync/genesys"
 	"skillsync/genesys/sandbox"
@@ -36,7 +38,7 @@ type demoCmd struct {
 }
 
 func (demoCmd) Help() string {
-	return `Nothing outside this machine is touched, whatever the environment says: the Genesys Cloud is a sandbox in this process. Its data is gone when the demo ends.`
+	return `Nothing outside this machine is touched, whatever the environment says: the Genesys Cloud is a sandbox in this process. Its data is gone when the demo ends. Only traces go out, if OTEL_EXPORTER_OTLP_ENDPOINT names a collector.`
 }
 
 // A summary is what a batch came to.
@@ -115,8 +117,9 @@ type demo struct {
 	orgURL  string
 	broker  *queue.Broker
 	ops     *server
-	console *server // nil with --exit
-	stop    func()  // ends everything that was started, last first
+	console *consoleServer // nil with --exit
+	traces  *tracing.Traces
+	stop    func() // ends everything that was started, last first
 }
 
 func (c demoCmd) start(p *program) (_ *demo, err error) {
@@ -158,23 +161,26 @@ func (c demoCmd) start(p *program) (_ *demo, err error) {
 	if c.Verbose {
 		log = p.log
 	}
-	if d.broker, err = queue.Connect(p.ctx, queue.Config{URL: d.server.URL(), Wait: 10 * time.Second, Log: log}); err != nil {
+	if d.broker, err = queue.Connect(p.ctx, queue.Config{URL: d.server.URL(), Wait: 10 * time.Second, Log: log, Reasons: reasons()}); err != nil {
 		return nil, err
 	}
 	started = append(started, d.broker.Close)
 	if _, err = d.broker.Setup(p.ctx, queue.Topology{}); err != nil {
 		return nil, err
 	}
+	d.traces = tracing.Start(p.ctx, version(), p.log)
+	started = append(started, func() { d.traces.Stop(p.log) })
 	stopWorker, err := d.startWorker(p, log)
 	if err != nil {
 		return nil, err
 	}
 	started = append(started, stopWorker)
 	if !c.Exit {
-		if d.console, err = startConsole(defaultConsole, true, d.broker); err != nil {
+		stopConsole, err := d.startConsole(p, log)
+		if err != nil {
 			return nil, err
 		}
-		started = append(started, d.console.stop)
+		started = append(started, stopConsole)
 	}
 	d.introduce(p.err)
 	return d, nil
@@ -199,9 +205,7 @@ func (d *demo) startWorker(p *program, log zerolog.Logger) (stop func(), err err
 	inner.ctx, inner.log = ctx, log
 	f := fleet{
 		broker: d.broker, rules: rules, limit: d.cmd.Limit, atOnce: 64, worker: w, reg: reg, starting: newPhase(""),
-		client: &genesys.Client{
-			API: d.orgURL, ClientID: "sandbox", ClientSecret: "sandbox", Authority: "hris",
-		},
+		client: d.client(), traces: d.traces,
 	}
 	done := make(chan error, 1)
 	go func() { done <- f.run(&inner) }()
@@ -212,6 +216,34 @@ func (d *demo) startWorker(p *program, log zerolog.Logger) (stop func(), err err
 		}
 		d.ops.stop()
 	}, nil
+}
+
+// startConsole serves the page, with the sandbox to make dry runs against.
+func (d *demo) startConsole(p *program, log zerolog.Logger) (stop func(), err error) {
+	inner := *p
+	inner.log = log
+	rules, err := mapping.Parse("mapping.yaml", samples.Mapping)
+	if err != nil {
+		return nil, err
+	}
+	desk, err := desk.Open(p.ctx, d.broker)
+	if err != nil {
+		return nil, err
+	}
+	org, stopOrg, err := openOrg(&inner, d.broker, d.client(), rules, d.cmd.Limit)
+	if err != nil {
+		return nil, err
+	}
+	desk.Rules, desk.Org = deskRules{rules}, org
+	if d.console, err = startConsole(consolePage{addr: defaultConsole, orFree: true, log: log}, desk, noWatcher); err != nil {
+		stopOrg()
+		return nil, err
+	}
+	return func() { d.console.stop(); stopOrg() }, nil
+}
+
+func (d *demo) client() *genesys.Client {
+	return &genesys.Client{API: d.orgURL, ClientID: "sandbox", ClientSecret: "sandbox", Authority: "hris"}
 }
 
 func (d *demo) introduce(w io.Writer) {
@@ -248,7 +280,7 @@ func (d *demo) batch(p *program) (*summary, error) {
 }
 
 func (d *demo) publish(p *program, run *publishing) (name string, err error) {
-	run.publisher = &queue.Publisher{Broker: d.broker}
+	run.publisher, run.traces = &queue.Publisher{Broker: d.broker}, d.traces
 	if d.cmd.File != "" {
 		return filepath.Base(d.cmd.File), run.files(p.ctx, []string{d.cmd.File}, p.in)
 	}
@@ -320,10 +352,10 @@ func (d *demo) sayNext(w io.Writer) {
 	fmt.Fprintf(w, `
 The demo stays up until Ctrl-C. In another terminal:
   export NATS_URL=%s
-  %s dlq ls                 the dead letters, and why
+  %s dlq groups             the dead letters by reason; dlq ls, dlq show 1
   %s dlq replay --all       try them again
   %s status                 backlog and outcomes
-  %s   the same on a page
+  %s   the same on a page, where dead letters are also mended and tried out
   echo '{"employee_id":"EMP-0500","department":"Billing"}' | %s publish -
   curl %s/_sandbox/users/EMP-0500
 `, d.server.URL(), self, self, self, d.console.url, self, d.orgURL)

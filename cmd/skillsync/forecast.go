@@ -6,53 +6,12 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"skillsync/cmd/skillsync/desk"
 	"skillsync/queue"
 	"skillsync/queue/ratelimit"
 )
-
-// A forecast is when the backlog will be done, if all goes on as it does.
-type forecast struct {
-	PerMinute float64       // records; 0 if that is not known
-	Measured  bool          // PerMinute is what was settled lately; otherwise it is what the budget allows
-	Left      time.Duration // a pause included; forever if PerMinute is not known
-}
-
-const (
-	// lately is the time over which the rate of settling is measured.
-	lately = time.Minute
-	// leastSpan is the shortest time that a rate is worked out from.
-	leastSpan = 5 * time.Second
-	// perChanged is what a record costs that changes something: a patch, and its share of the
-	// batches that read before and after it.
-	perChanged = 1.05
-	// forever is more than anybody waits for.
-	forever = time.Duration(math.MaxInt64)
-)
-
-// foresee works out when backlog records are done. settled is how many were in the last span.
-func foresee(backlog, settled uint64, span time.Duration, budget ratelimit.Outlook, now time.Time) forecast {
-	var f forecast
-	switch {
-	case settled > 0 && span >= leastSpan:
-		f.PerMinute, f.Measured = float64(settled)/span.Minutes(), true
-	case budget.Allowed > 0:
-		f.PerMinute = budget.Allowed / perChanged
-	}
-	if backlog == 0 {
-		return f
-	}
-	minutes := float64(backlog) / f.PerMinute
-	if pause := budget.PausedUntil.Sub(now); !budget.PausedUntil.IsZero() && pause > 0 {
-		minutes += pause.Minutes()
-	}
-	if minutes >= forever.Minutes() { // as is anything divided by a rate of 0
-		f.Left = forever
-		return f
-	}
-	f.Left = time.Duration(minutes * float64(time.Minute))
-	return f
-}
 
 // usefulWorkers is how many workers the backlog can keep busy, and no more: each can send
 // perWorker requests a minute, and all together no more than allowed (0: no limit) and no more
@@ -61,7 +20,7 @@ func usefulWorkers(backlog uint64, allowed, perWorker float64, inFlight int) int
 	if backlog == 0 {
 		return 0
 	}
-	requests := float64(backlog) * perChanged
+	requests := float64(backlog) * desk.PerChanged
 	if allowed > 0 {
 		requests = min(requests, allowed)
 	}
@@ -82,8 +41,9 @@ type observer struct {
 	inFlight  int
 	perWorker float64
 
-	records, seconds, useful prometheus.Gauge
-	samples                  []sample // of the last minute, oldest first
+	backlog backlogGauges
+	useful  prometheus.Gauge
+	samples []sample // of the last minute, oldest first
 }
 
 // A sample is how many records had been settled at a time.
@@ -96,15 +56,32 @@ type sample struct {
 const observeEvery = 10 * time.Second
 
 func newObserver(reg prometheus.Registerer, o observer) *observer {
-	gauge := func(name, help string) prometheus.Gauge {
-		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
-		reg.MustRegister(g)
-		return g
-	}
-	o.records = gauge("skillsync_backlog_records", "Records in the queue that are not settled.")
-	o.seconds = gauge("skillsync_backlog_seconds", "Until the backlog is done, at the rate of the last minute or else at the allowed one; +Inf if neither is known.")
-	o.useful = gauge("skillsync_useful_workers", "Workers that the backlog and the limit can keep busy: more of them settle nothing sooner.")
+	o.backlog = newBacklogGauges(reg)
+	o.useful = newGauge(reg, "skillsync_useful_workers", "Workers that the backlog and the limit can keep busy: more of them settle nothing sooner.")
 	return &o
+}
+
+func newGauge(reg prometheus.Registerer, name, help string) prometheus.Gauge {
+	return promauto.With(reg).NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+}
+
+// backlogGauges are what workers and consoles tell of the backlog alike.
+type backlogGauges struct{ records, seconds prometheus.Gauge }
+
+func newBacklogGauges(reg prometheus.Registerer) backlogGauges {
+	return backlogGauges{
+		newGauge(reg, "skillsync_backlog_records", "Records in the queue that are not settled."),
+		newGauge(reg, "skillsync_backlog_seconds", "Until the backlog is done, at the rate of the last minute or else at the allowed one; +Inf if neither is known."),
+	}
+}
+
+func (g backlogGauges) set(backlog uint64, left time.Duration) {
+	g.records.Set(float64(backlog))
+	if left == desk.Forever {
+		g.seconds.Set(math.Inf(1))
+		return
+	}
+	g.seconds.Set(left.Seconds())
 }
 
 // run looks until ctx ends. What a broker that does not answer said last stays.
@@ -133,12 +110,8 @@ func (o *observer) look(ctx context.Context) error {
 	o.remember(sample{status.At, settled})
 	span := status.At.Sub(o.samples[0].at)
 	budget := o.bucket.Snapshot().Outlook
-	f := foresee(status.Backlog, settled-o.samples[0].settled, span, budget, status.At)
-	o.records.Set(float64(status.Backlog))
-	o.seconds.Set(f.Left.Seconds())
-	if f.Left == forever {
-		o.seconds.Set(math.Inf(1))
-	}
+	f := desk.Foresee(status.Backlog, settled-o.samples[0].settled, span, budget, status.At)
+	o.backlog.set(status.Backlog, f.Left)
 	o.useful.Set(float64(usefulWorkers(status.Backlog, budget.Allowed, o.perWorker, o.inFlight)))
 	return nil
 }
@@ -149,7 +122,7 @@ func (o *observer) remember(s sample) {
 		o.samples = nil
 	}
 	o.samples = append(o.samples, s)
-	for s.at.Sub(o.samples[0].at) > lately {
+	for s.at.Sub(o.samples[0].at) > desk.Lately {
 		o.samples = o.samples[1:]
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"skillsync/cmd/skillsync/desk"
 	"skillsync/genesys/sandbox"
 	"skillsync/queue"
 	"skillsync/queue/ratelimit"
@@ -42,9 +43,9 @@ func TestForesee(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			f := foresee(test.backlog, test.settled, test.span, test.budget, now)
+			f := desk.Foresee(test.backlog, test.settled, test.span, test.budget, now)
 			left := f.Left.String()
-			if f.Left == forever {
+			if f.Left == desk.Forever {
 				left = "forever"
 			}
 			if got := fmt.Sprintf("%.0f %t %s", f.PerMinute, f.Measured, left); got != test.want {
@@ -137,7 +138,7 @@ func TestSamplesOfAStreamThatWasMadeAnewAreForgotten(t *testing.T) {
 	start := time.Now()
 	for i, settled := range []uint64{100, 110, 120, 130, 140, 150, 160, 170, 5} {
 		o.remember(sample{start.Add(time.Duration(i) * observeEvery), settled})
-		if age := o.samples[len(o.samples)-1].at.Sub(o.samples[0].at); age > lately {
+		if age := o.samples[len(o.samples)-1].at.Sub(o.samples[0].at); age > desk.Lately {
 			t.Errorf("a sample of %s ago is kept", age)
 		}
 	}
@@ -223,7 +224,7 @@ func TestDurationsAreSaidInWords(t *testing.T) {
 		-time.Second: "0 s", 43 * time.Second: "43 s", 119 * time.Second: "119 s", 43 * time.Minute: "43 min",
 		3*time.Hour + 5*time.Minute: "3 h 5 min", 100 * time.Hour: "4 days",
 	} {
-		if got := inWords(d); got != want {
+		if got := desk.InWords(d); got != want {
 			t.Errorf("%s is %q, want %q", d, got, want)
 		}
 	}

@@ -2,17 +2,16 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/user"
 	"strconv"
-	"strings"
 	"text/tabwriter"
 	"time"
 
-	"skillsync/cmd/skillsync/console"
+	"skillsync/cmd/skillsync/desk"
 	"skillsync/queue"
 	"skillsync/queue/ratelimit"
 )
@@ -31,67 +30,6 @@ type limitFlags struct {
 	JSON     bool   `name:"json" env:"-" help:"Print one JSON object for each OAuth client, one a line."`
 }
 
-// A budget is the limit of one OAuth client, as all who look on see it.
-type budget struct {
-	Client string `json:"client"` // its id, or the key made of it where that is no legal token
-	SetBy  string `json:"set_by"` // operator, or workers
-	By     string `json:"by,omitempty"`
-	ratelimit.Outlook
-	now time.Time
-}
-
-func newBudget(client string, s ratelimit.State, now time.Time) budget {
-	b := budget{Client: client, SetBy: "workers", By: s.By, Outlook: s.Outlook(now), now: now}
-	if s.Limit > 0 && s.Limit == b.Limit {
-		b.SetBy = "operator"
-	}
-	return b
-}
-
-// limitText is what the workers are to keep to, in words.
-func (b budget) limitText() string {
-	switch {
-	case b.Limit == 0:
-		return "none: the workers are set to no limit"
-	case b.SetBy == "operator":
-		return fmt.Sprintf("%d requests a minute, set by an operator", b.Limit)
-	}
-	return fmt.Sprintf("%d requests a minute, as the workers are set to", b.Limit)
-}
-
-// pauseText is until when and why nothing is sent; empty while it is.
-func (b budget) pauseText() string {
-	if b.PausedUntil.IsZero() {
-		return ""
-	}
-	text := fmt.Sprintf("until %s (in %s)", b.PausedUntil.Local().Format(time.TimeOnly), inWords(b.PausedUntil.Sub(b.now)))
-	if b.Reason != "" {
-		text += ": " + console.Printable(b.Reason)
-	}
-	return text
-}
-
-// budgets reads those of all OAuth clients.
-func budgets(ctx context.Context, b *queue.Broker, now time.Time) ([]budget, error) {
-	kv, err := b.KV(ctx, queue.LimitsBucket)
-	if err != nil {
-		return nil, err
-	}
-	keys, err := kv.Keys(ctx)
-	if err != nil {
-		return nil, err
-	}
-	all := make([]budget, 0, len(keys))
-	for _, key := range keys {
-		s, err := (&ratelimit.Bucket{Store: kv, Key: key}).Read(ctx)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, newBudget(key, s, now))
-	}
-	return all, nil
-}
-
 type limitShowCmd struct{ limitFlags }
 
 func (c limitShowCmd) Run(p *program) error {
@@ -104,7 +42,7 @@ func (c limitShowCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	all, err := budgets(p.ctx, b, now)
+	all, err := desk.Budgets(p.ctx, b, now)
 	if err != nil {
 		return err
 	}
@@ -115,7 +53,7 @@ func (c limitShowCmd) Run(p *program) error {
 		}
 	}
 	if c.JSON {
-		return eachJSON(p.out, shown, func(b budget) any { return b })
+		return eachJSON(p.out, shown, func(b desk.Budget) any { return b })
 	}
 	if len(shown) == 0 {
 		fmt.Fprintln(p.out, "no worker has drawn from a limit yet")
@@ -125,84 +63,44 @@ func (c limitShowCmd) Run(p *program) error {
 		if i > 0 {
 			fmt.Fprintln(p.out)
 		}
-		if err := budget.show(p); err != nil {
+		if err := showBudget(p, budget); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (b budget) show(p *program) error {
+func showBudget(p *program, b desk.Budget) error {
 	w := tabwriter.NewWriter(p.out, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(w, "client\t%s\n", b.Client)
-	fmt.Fprintf(w, "limit\t%s\n", b.limitText())
+	fmt.Fprintf(w, "limit\t%s\n", b.LimitText())
 	if b.Limit > 0 {
-		fmt.Fprintf(w, "allowed\t%.0f a minute%s\n", b.Allowed, b.slower())
+		fmt.Fprintf(w, "allowed\t%.0f a minute%s\n", b.Allowed, b.Slower())
 		fmt.Fprintf(w, "used\t%.0f in the last minute\n", b.Used)
 	}
-	fmt.Fprintf(w, "paused\t%s\n", cmp.Or(b.pauseText(), "no"))
-	fmt.Fprintf(w, "written by\t%s\n", orDash(console.Printable(b.By)))
+	fmt.Fprintf(w, "paused\t%s\n", cmp.Or(b.PauseText(), "no"))
+	fmt.Fprintf(w, "written by\t%s\n", orDash(desk.Printable(b.By)))
 	return w.Flush()
 }
 
-// slower says so while the fleet recovers from a refusal.
-func (b budget) slower() string {
-	full := (ratelimit.State{Configured: b.Limit}).Outlook(b.now).Allowed
-	if b.Allowed >= full*.995 {
-		return ""
-	}
-	return fmt.Sprintf(" (%.0f %% of what the limit gives: Genesys Cloud refused requests, and the rate climbs back)", 100*b.Allowed/full)
-}
-
 // change changes one budget and shows it.
-func (c limitFlags) change(p *program, do func(context.Context, *ratelimit.Bucket) error) error {
-	b, err := c.connect(p)
+func (c limitFlags) change(p *program, do func(*desk.Desk) (desk.Budget, error)) error {
+	d, stop, err := c.desk(p, deskRules{})
 	if err != nil {
 		return err
 	}
-	defer b.Close()
-	kv, err := b.KV(p.ctx, queue.LimitsBucket)
+	defer stop()
+	budget, err := do(d)
+	if errors.Is(err, desk.ErrClient) {
+		return misuse("%w with --client-id", err)
+	}
 	if err != nil {
 		return err
 	}
-	key, err := c.key(p.ctx, kv)
-	if err != nil {
-		return err
-	}
-	bucket := &ratelimit.Bucket{Store: kv, Key: key, Clock: b.Now, Name: operator()}
-	if err := do(p.ctx, bucket); err != nil {
-		return err
-	}
-	now, err := b.Now(p.ctx)
-	if err != nil {
-		return err
-	}
-	s, err := bucket.Read(p.ctx)
-	if err != nil {
-		return err
-	}
-	budget := newBudget(key, s, now)
 	if c.JSON {
 		return json.NewEncoder(p.out).Encode(budget)
 	}
-	return budget.show(p)
-}
-
-// key is that of the OAuth client meant.
-func (c limitFlags) key(ctx context.Context, kv *queue.KV) (string, error) {
-	if c.ClientID != "" {
-		return queue.Key(c.ClientID), nil
-	}
-	keys, err := kv.Keys(ctx)
-	switch {
-	case err != nil:
-		return "", err
-	case len(keys) == 0:
-		return "", misuse("no worker has drawn from a limit yet; name the OAuth client with --client-id")
-	case len(keys) > 1:
-		return "", misuse("there are limits of several OAuth clients (%s); name one with --client-id", strings.Join(keys, ", "))
-	}
-	return keys[0], nil
+	return showBudget(p, budget)
 }
 
 // operator names who changes something.
@@ -235,7 +133,7 @@ func (c limitSetCmd) Run(p *program) error {
 			return misuse("limit set: %q is not a number of requests a minute from 1 on, nor \"default\"", c.Limit)
 		}
 	}
-	return c.change(p, func(ctx context.Context, b *ratelimit.Bucket) error { return b.SetLimit(ctx, limit) })
+	return c.change(p, func(d *desk.Desk) (desk.Budget, error) { return d.SetLimit(p.ctx, operator(), c.ClientID, limit) })
 }
 
 type limitPauseCmd struct {
@@ -252,11 +150,13 @@ func (c limitPauseCmd) Run(p *program) error {
 	if c.For <= 0 || c.For > ratelimit.MaxPause {
 		return misuse("limit pause: %s is not a time of up to %.0f hours", c.For, ratelimit.MaxPause.Hours())
 	}
-	return c.change(p, func(ctx context.Context, b *ratelimit.Bucket) error { return b.Pause(ctx, c.For, c.Reason) })
+	return c.change(p, func(d *desk.Desk) (desk.Budget, error) {
+		return d.PauseFleet(p.ctx, operator(), c.ClientID, c.For, c.Reason)
+	})
 }
 
 type limitResumeCmd struct{ limitFlags }
 
 func (c limitResumeCmd) Run(p *program) error {
-	return c.change(p, func(ctx context.Context, b *ratelimit.Bucket) error { return b.Resume(ctx) })
+	return c.change(p, func(d *desk.Desk) (desk.Budget, error) { return d.ResumeFleet(p.ctx, operator(), c.ClientID) })
 }

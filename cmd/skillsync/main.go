@@ -30,13 +30,16 @@ type cli struct {
 	Publish publishCmd `cmd:"" help:"Publish employee records from CSV or JSON Lines."`
 	Apply   applyCmd   `cmd:"" help:"Apply one record now, without the queue, and show every step."`
 	Status  statusCmd  `cmd:"" help:"Backlog and when it will be done, the limit and its use, outcomes and dead letters."`
-	DLQ     dlqCmd     `cmd:"" name:"dlq" help:"Look at dead letters, replay or drop them."`
+	DLQ     dlqCmd     `cmd:"" name:"dlq" help:"Look at dead letters; mend, replay, export and drop them."`
 	Limit   limitCmd   `cmd:"" help:"Look at the request limit of the fleet, change it, pause and resume."`
-	Console consoleCmd `cmd:"" help:"The operator's page: backlog, outcomes, dead letters."`
+	Console consoleCmd `cmd:"" help:"The operator's page: backlog, limit, outcomes, and all about dead letters."`
 	Setup   setupCmd   `cmd:"" help:"Create the streams, the consumer and the buckets on a broker, or bring them up to date."`
+	Doctor  doctorCmd  `cmd:"" help:"What is wrong with broker, mapping, Genesys Cloud and limit, and what to do about it."`
+	Health  healthCmd  `cmd:"" help:"Ask a worker or a console on this machine whether it is well; for the health checks of containers."`
 	Mapping mappingCmd `cmd:"" help:"Check a mapping."`
 	Sandbox sandboxCmd `cmd:"" help:"A Genesys Cloud that runs on this machine, with its limits, its lag and its faults."`
 	Version versionCmd `cmd:"" help:"Print the version."`
+	Papers  papers     `embed:""`
 
 	Log logFlags `embed:"" prefix:"log-"`
 }

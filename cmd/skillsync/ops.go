@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/rs/zerolog"
 )
@@ -17,7 +18,11 @@ const defaultListen = "127.0.0.1:2112"
 // default and taken, as by a second worker on the same machine, a free port is used and logged;
 // an address that somebody chose must be had.
 func startOps(addr string, reg *prometheus.Registry, notReady func() string, log zerolog.Logger) (*server, error) {
-	ln, err := listen(addr, addr == defaultListen)
+	return serveOps(addr, addr == defaultListen, reg, notReady, log)
+}
+
+func serveOps(addr string, orFree bool, reg *prometheus.Registry, notReady func() string, log zerolog.Logger) (*server, error) {
+	ln, err := listen(addr, orFree)
 	if err != nil {
 		return nil, fmt.Errorf("health and metrics: %w; choose another address with --listen", err)
 	}
@@ -46,4 +51,11 @@ func newRegistry() *prometheus.Registry {
 	build.WithLabelValues(version()).Set(1)
 	reg.MustRegister(build)
 	return reg
+}
+
+// registerReady tells what /readyz says as a metric.
+func registerReady(reg prometheus.Registerer, name string, notReady func() string) {
+	promauto.With(reg).NewGaugeFunc(prometheus.GaugeOpts{
+		Name: name, Help: "1 while /readyz says ok, else 0.",
+	}, func() float64 { return oneIf(notReady() == "") })
 }

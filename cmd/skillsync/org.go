@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"skillsync/cmd/skillsync/tracing"
 	"skillsync/genesys"
 	"skillsync/worker/mapping"
 )
@@ -112,8 +113,8 @@ func discover(ctx context.Context, p *program, c *genesys.Client, waiting func(e
 	}
 }
 
-// observe counts every request by what it was for and how it was answered.
-func observe(reg prometheus.Registerer) func(context.Context, genesys.Exchange) {
+// observe counts every request by what it was for and how it was answered, and traces it.
+func observe(reg prometheus.Registerer, traces *tracing.Traces) func(context.Context, genesys.Exchange) {
 	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "skillsync_requests_total", Help: "Requests sent to Genesys Cloud, by operation and status (none: no answer came).",
 	}, []string{"op", "status"})
@@ -122,24 +123,29 @@ func observe(reg prometheus.Registerer) func(context.Context, genesys.Exchange) 
 		Buckets: prometheus.ExponentialBuckets(.005, 2, 12),
 	}, []string{"op"})
 	for _, op := range genesys.Operations() {
-		for _, status := range []string{"2xx", "3xx", "4xx", "429", "5xx", "none"} {
+		for _, status := range statusClasses {
 			requests.WithLabelValues(op, status)
 		}
 		seconds.WithLabelValues(op)
 	}
 	reg.MustRegister(requests, seconds)
-	return func(_ context.Context, e genesys.Exchange) {
+	return func(ctx context.Context, e genesys.Exchange) {
+		traces.Exchange(ctx, e)
 		requests.WithLabelValues(e.Op, statusClass(e.Status)).Inc()
 		seconds.WithLabelValues(e.Op).Observe(e.Took.Seconds())
 	}
 }
 
+// statusClasses is every value of statusClass.
+var statusClasses = []string{"2xx", "3xx", "401", "403", "429", "4xx", "5xx", "none"}
+
+// statusClass is an HTTP status for metrics: by itself where an alert asks for it, else its class.
 func statusClass(status int) string {
-	switch {
-	case status == 0:
+	switch status {
+	case 0:
 		return "none"
-	case status == 429:
-		return "429"
+	case 401, 403, 429:
+		return strconv.Itoa(status)
 	}
 	return strconv.Itoa(status/100) + "xx"
 }

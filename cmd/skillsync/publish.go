@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 
+	"skillsync/cmd/skillsync/tracing"
 	"skillsync/queue"
 	"skillsync/worker/employee"
 )
@@ -27,7 +28,8 @@ type publishCmd struct {
 func (publishCmd) Help() string {
 	return `A CSV file needs a header row with an employee_id column; the separator may be a comma, a semicolon or a tab.
 Rows that are no records are named with their line and the reason, and the others are published; the exit code is 1 then.
-Running it again with the same file stores nothing twice, so after any failure: run it again.`
+Running it again with the same file stores nothing twice, so after any failure: run it again.
+With OTEL_EXPORTER_OTLP_ENDPOINT set, each record begins a trace.`
 }
 
 // A rejection is one row that is no record.
@@ -70,6 +72,8 @@ func (c publishCmd) Run(p *program) error {
 		}
 		defer b.Close()
 		run.publisher = &queue.Publisher{Broker: b}
+		run.traces = tracing.Start(p.ctx, version(), p.log)
+		defer run.traces.Stop(p.log)
 	}
 	err := run.files(p.ctx, c.Files, p.in)
 	if c.JSON {
@@ -111,6 +115,7 @@ func rowsOf(n int) string {
 type publishing struct {
 	publication
 	publisher *queue.Publisher // nil: only check
+	traces    *tracing.Traces
 	batch     string
 	format    employee.Format
 	say       io.Writer // rejections and progress
@@ -218,7 +223,11 @@ func (r *publishing) send(ctx context.Context, m queue.Message, at place) error 
 		return nil
 	}
 	r.pending = append(r.pending, at)
-	return r.stopped(r.publisher.Send(ctx, m, r.acknowledged))
+	traced := r.traces.Publish(ctx, &m)
+	return r.stopped(r.publisher.Send(ctx, m, func(ack queue.Ack, err error) {
+		traced(ack, err)
+		r.acknowledged(ack, err)
+	}))
 }
 
 func (r *publishing) acknowledged(ack queue.Ack, err error) {
@@ -257,8 +266,11 @@ func (r *publishing) stopped(err error) error {
 		return cause
 	}
 	advice := "run the same command again; what is stored already is not stored twice"
-	if errors.Is(err, queue.ErrFull) {
+	switch {
+	case errors.Is(err, queue.ErrFull):
 		advice = "when the workers have made room, " + advice
+	case errors.Is(err, queue.ErrForbidden):
+		advice = "sign in as a user who may publish records (NATS_USER, and NATS_INBOX_PREFIX with it), and " + advice
 	}
 	return fmt.Errorf("%w\n%d rows are stored; the next one is %s, line %d. To go on: %s",
 		cause, r.Published+r.Duplicates, r.Next.File, r.Next.Line, advice)

@@ -14,7 +14,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"skillsync/cmd/skillsync/tracing"
 	"skillsync/genesys"
 	"skillsync/queue"
 	"skillsync/queue/ledger"
@@ -45,7 +47,8 @@ type jobFlags struct {
 }
 
 func (workerCmd) Help() string {
-	return `SIGTERM drains: nothing more is fetched, records not patched yet go back at once, the others are verified or go back at the end of --grace. A second signal stops on the spot, which loses nothing either.`
+	return `SIGTERM drains: nothing more is fetched, records not patched yet go back at once, the others are verified or go back at the end of --grace. A second signal stops on the spot, which loses nothing either.
+With OTEL_EXPORTER_OTLP_ENDPOINT set, each delivery is traced.`
 }
 
 func (c workerCmd) Run(p *program) error {
@@ -80,6 +83,7 @@ func (c workerCmd) Run(p *program) error {
 		}
 		return w.NotReady()
 	}
+	registerReady(reg, "skillsync_worker_ready", notReady)
 	ops, err := startOps(c.Listen, reg, notReady, p.log)
 	if err != nil {
 		return err
@@ -94,17 +98,22 @@ func (c workerCmd) Run(p *program) error {
 	if err := c.await(p, broker, c.topology(), embedded); err != nil {
 		return unlessDone(p.ctx, err)
 	}
-	f := fleet{broker: broker, client: client, rules: rules, limit: c.Limit, atOnce: c.Concurrency, worker: w, reg: reg, starting: starting}
+	traces := tracing.Start(p.ctx, version(), p.log)
+	defer traces.Stop(p.log)
+	f := fleet{
+		broker: broker, client: client, rules: rules, limit: c.Limit, atOnce: c.Concurrency,
+		worker: w, reg: reg, traces: traces, starting: starting,
+	}
 	return f.run(p)
 }
 
-// tune carries the flags over to the worker.
+// tune carries the flags over to the worker, which has its metrics already.
 func (f jobFlags) tune(w *worker.Worker) {
 	w.InFlight, w.Attempts, w.Grace, w.Fresh = f.InFlight, f.Attempts, f.Grace, f.VerifiedFor
 	if f.VerifiedFor <= 0 {
 		w.Fresh = -1
 	}
-	w.Provisioner = &worker.Provisioner{Settle: f.Settle, Deadline: f.VerifyTimeout}
+	w.Provisioner = &worker.Provisioner{Settle: f.Settle, Deadline: f.VerifyTimeout, Polled: w.Metrics.VerifyPolls.Inc}
 }
 
 // unlessDone hides errors that are only the shutdown seen from elsewhere.
@@ -173,6 +182,7 @@ type fleet struct {
 	atOnce   int
 	worker   *worker.Worker
 	reg      *prometheus.Registry
+	traces   *tracing.Traces
 	starting *phase
 }
 
@@ -182,13 +192,13 @@ func (f *fleet) run(p *program) error {
 	if err != nil {
 		return unlessDone(p.ctx, err)
 	}
-	f.client.Limiter, f.client.MaxInFlight, f.worker.Starting = bucket, f.atOnce, startingAt(f.limit, f.atOnce)
+	f.client.Limiter, f.client.MaxInFlight, f.worker.Starting = timeLimiter(f.reg, bucket, f.traces), f.atOnce, startingAt(f.limit, f.atOnce)
 	f.client.OnThrottle = func(ctx context.Context, d time.Duration) {
 		if err := bucket.Throttled(context.WithoutCancel(ctx), d, "Genesys Cloud answered 429"); err != nil {
 			p.log.Warn().Err(err).Msg("the fleet could not be told of a 429")
 		}
 	}
-	f.client.Observe = observe(f.reg)
+	f.client.Observe = observe(f.reg, f.traces)
 
 	// The budget outlives the fetching: records that drain still spend requests.
 	budget, stop := context.WithCancel(context.WithoutCancel(p.ctx))
@@ -286,8 +296,13 @@ func (f *fleet) assemble(ctx context.Context, profile genesys.Profile, clock *cl
 		Target: target(f.client.API),
 		TTL:    q.AckWait(),
 		Now:    clock.now,
+
+		Conflict: f.worker.Metrics.LedgerConflicts.Inc,
 	}
-	f.worker.Provisioner.Directory = f.client
+	f.worker.Provisioner.Directory = f.traces.Directory(f.client)
+	if f.traces != nil {
+		f.worker.Trace = f.traces.Process
+	}
 	f.worker.Provisioner.Mapping = f.rules
 	f.worker.Provisioner.Profile = profile
 	return nil
@@ -308,17 +323,70 @@ func target(api string) string {
 	return hex.EncodeToString(sum[:6])
 }
 
+// outlookMetrics are what workers and consoles tell of the budget alike.
+var outlookMetrics = []struct {
+	name, help string
+	value      func(o ratelimit.Outlook, now time.Time) float64 // now by the broker's clock
+}{
+	{"skillsync_budget_limit_per_minute", "The limit in force, in requests a minute for the whole fleet; 0 for none.", func(o ratelimit.Outlook, _ time.Time) float64 { return float64(o.Limit) }},
+	{"skillsync_budget_allowed_per_minute", "Requests a minute that the whole fleet may send, now or after the pause; 0 without a limit.", func(o ratelimit.Outlook, _ time.Time) float64 { return o.Allowed }},
+	{"skillsync_budget_used_per_minute", "Slots that the whole fleet took in the last 60 s; 0 without a limit.", func(o ratelimit.Outlook, _ time.Time) float64 { return o.Used }},
+	{"skillsync_budget_paused_seconds", "How much longer the fleet is paused.", func(o ratelimit.Outlook, now time.Time) float64 { return max(0, o.PausedUntil.Sub(now).Seconds()) }},
+}
+
 // registerBudget shows the bucket as this process sees it.
 func registerBudget(reg prometheus.Registerer, b *ratelimit.Bucket) {
-	gauge := func(name, help string, value func(ratelimit.Snapshot) float64) {
-		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return value(b.Snapshot()) }))
+	auto := promauto.With(reg)
+	for _, m := range outlookMetrics {
+		auto.NewGaugeFunc(prometheus.GaugeOpts{Name: m.name, Help: m.help}, func() float64 {
+			s := b.Snapshot()
+			return m.value(s.Outlook, time.Now().Add(s.Offset))
+		})
 	}
-	gauge("skillsync_budget_limit_per_minute", "The limit in force, in requests a minute for the whole fleet; 0 for none.", func(s ratelimit.Snapshot) float64 { return float64(s.Limit) })
-	gauge("skillsync_budget_allowed_per_minute", "Requests a minute that the whole fleet may send, now or after the pause; 0 without a limit.", func(s ratelimit.Snapshot) float64 { return s.Allowed })
-	gauge("skillsync_budget_used_per_minute", "Slots that the whole fleet took in the last 60 s; 0 without a limit.", func(s ratelimit.Snapshot) float64 { return s.Used })
+	gauge := func(name, help string, value func(ratelimit.Snapshot) float64) {
+		auto.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return value(b.Snapshot()) })
+	}
 	gauge("skillsync_budget_waiting", "Requests of this worker that wait for the budget.", func(s ratelimit.Snapshot) float64 { return float64(s.Waiting) })
-	gauge("skillsync_budget_paused_seconds", "How much longer the fleet is paused.", func(s ratelimit.Snapshot) float64 { return max(0, time.Until(s.PausedUntil).Seconds()) })
+	gauge("skillsync_budget_unreachable", "1 while the budget cannot be reached, and this worker sends nothing.", func(s ratelimit.Snapshot) float64 { return oneIf(s.Unreachable) })
 	gauge("skillsync_clock_offset_seconds", "How far the broker's clock is ahead of this machine's.", func(s ratelimit.Snapshot) float64 { return s.Offset.Seconds() })
+	counter := func(name, help string, value func(ratelimit.Snapshot) uint64) {
+		auto.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value(b.Snapshot())) })
+	}
+	counter("skillsync_budget_granted_total", "Requests that this worker was granted.", func(s ratelimit.Snapshot) uint64 { return s.Granted })
+	counter("skillsync_budget_lost_total", "Slots that this worker took from the budget and nobody used.", func(s ratelimit.Snapshot) uint64 { return s.Lost })
+	counter("skillsync_budget_conflicts_total", "Reservations that came too late because another worker made one first; they are tried again.", func(s ratelimit.Snapshot) uint64 { return s.Conflicts })
+	counter("skillsync_budget_repairs_total", "Times the budget held what only damage or a broken clock can have written.", func(s ratelimit.Snapshot) uint64 { return s.Repairs })
+}
+
+func oneIf(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
+// A timedLimiter tells how long each granted request waited.
+type timedLimiter struct {
+	genesys.Limiter
+	traces *tracing.Traces
+	waited prometheus.Observer
+}
+
+func timeLimiter(reg prometheus.Registerer, l genesys.Limiter, traces *tracing.Traces) timedLimiter {
+	return timedLimiter{l, traces, promauto.With(reg).NewHistogram(prometheus.HistogramOpts{
+		Name: "skillsync_budget_wait_seconds", Help: "How long requests waited for the budget that were granted.",
+		Buckets: []float64{.001, .01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120},
+	})}
+}
+
+func (l timedLimiter) Wait(ctx context.Context) error {
+	start := time.Now()
+	err := l.Limiter.Wait(ctx)
+	if err == nil {
+		l.waited.Observe(time.Since(start).Seconds())
+		l.traces.Waited(ctx, start)
+	}
+	return err
 }
 
 // A phase is what a worker that does not fetch yet is busy with.

@@ -1,85 +1,233 @@
-// Package console is the operator's page: backlog, outcomes and dead letters in a browser. It
-// reads, and changes nothing; what can be done about a dead letter it says as commands to type.
+// Package console is the operator's page: backlog, budget, dead letters, replays and what was done
+// by whom, in a browser. What it changes, it changes by way of the desk, which writes it down.
 //
-// It knows what the queue tells of itself and how to show that to a person, whatever a record or
-// a dead letter holds. It must not know how to reach a broker, Genesys Cloud or the worker.
+// It knows how to show all of that to a person, whatever a record or a dead letter holds, and who
+// may do what. It must not know how to reach a broker, Genesys Cloud or the worker.
 package console
 
 import (
-	"bytes"
 	"context"
-	_ "embed"
-	"errors"
-	"html/template"
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
-	"slices"
-	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 
-	"skillsync/queue"
+	"github.com/rs/zerolog"
+
+	"skillsync/cmd/skillsync/desk"
 )
 
-// pageSize is how many dead letters one page lists.
-const pageSize = 50
-
-// An Overview tells how the queue is as a whole.
-type Overview interface {
-	Status(ctx context.Context) (queue.Status, error)
-	// Groups counts the dead letters by reason, most frequent first.
-	Groups(ctx context.Context) ([]queue.Group, error)
-}
-
-// Letters are the dead letters, one by one.
-type Letters interface {
-	// List returns up to limit of them, oldest first, and the sequence to go on from, 0 after the last.
-	List(ctx context.Context, f queue.Filter, from uint64, limit int) (page []queue.DeadLetter, next uint64, err error)
-	// Get returns one of them, or queue.ErrNotFound.
-	Get(ctx context.Context, seq uint64) (queue.DeadLetter, error)
-}
-
-// A Source is what the pages show.
-type Source interface {
-	Overview
-	Letters
-}
-
-// A Console serves the pages. There is no sign-in: it answers only requests that are addressed to
-// this machine's loopback interface, and is to listen nowhere else.
+// A Console serves the pages. It must not be copied.
 type Console struct {
-	Source Source // must be set
+	Desk *desk.Desk // must be set
+	// Crew is woken when a replay is begun or resumed. nil: nobody is; whoever runs a crew finds
+	// the replay a few seconds later.
+	Crew *desk.Crew
+	// Tokens are what people sign in with. Empty: there is no sign-in; then only requests that are
+	// addressed to this machine's loopback interface are answered, and everybody is an operator.
+	Tokens []Token
+	// User is who acts where there is no sign-in; what is done is written down under that name.
+	// Default: console.
+	User string
+	// ReadOnly makes everybody a viewer.
+	ReadOnly bool
+	// Secure says that browsers come by way of TLS: the session's cookie is sent no other way.
+	Secure bool
+	// Every is how often open pages are brought up to date, and the chart gets a point. Default 2 s;
+	// less costs the broker more.
+	Every time.Duration
+	Log   zerolog.Logger // sign-ins, and requests that went wrong; the zero value is silent
+
+	setup    sync.Once
+	ended    chan struct{} // closed when Run ends
+	sessions sessions
+	samples  samples
+	feeds    feeds
+	streams  atomic.Int32 // event streams that are open
 }
 
-// Handler serves the overview at /, the dead letters at /dead and one of them at /dead/{seq}.
+// A Role is what somebody may do.
+type Role string
+
+const (
+	// Viewer may see everything but personal values, and change nothing. So may any other role
+	// than Operator.
+	Viewer Role = "viewer"
+	// Operator may do everything.
+	Operator Role = "operator"
+)
+
+// A Token is what one person or program signs in with.
+type Token struct {
+	Name   string // who that is; what is done is written down under it
+	Role   Role
+	Secret string // empty: nobody can sign in with it
+}
+
+// who makes a request.
+type who struct {
+	Name    string
+	Role    Role
+	session *session // nil: there is no sign-in, or a bearer token stands for one
+}
+
+// A visit is one request, and who makes it.
+type visit struct {
+	w http.ResponseWriter
+	r *http.Request
+	who
+}
+
+func (v visit) ctx() context.Context { return v.r.Context() }
+
+// dryRun is the one thing that viewers may ask for by POST: it spends requests, but changes nothing.
+const dryRun = "POST /dead/dry-run"
+
+// routes are all pages behind the sign-in. What is asked for by POST is for operators only, but for
+// dryRun.
+func (c *Console) routes() map[string]func(visit) error {
+	return map[string]func(visit) error{
+		"GET /{$}":    c.show("overview", c.overview),
+		"GET /events": c.events,
+
+		"GET /dead":                  c.show("list", c.list),
+		"GET /dead/{seq}":            c.letter,
+		"POST /dead/{seq}/reveal":    c.reveal,
+		"POST /dead/{seq}/edit-form": c.editForm,
+		"POST /dead/{seq}/edit":      c.edit,
+
+		"GET /dead/replay":  c.show("confirm-replay", c.confirmReplay),
+		"POST /dead/replay": c.beginReplay,
+		dryRun:              c.show("dry-run", c.dryRun),
+		"GET /dead/drop":    c.show("drop", c.confirmDrop),
+		"POST /dead/drop":   c.drop,
+		"GET /dead/export":  c.show("export", c.confirmExport),
+		"POST /dead/export": c.export,
+
+		"GET /replays":              c.show("replays", c.replays),
+		"GET /replays/{name}":       c.show("replay", c.replay),
+		"POST /replays/{name}/{do}": c.steer,
+
+		"GET /limit":       c.show("limit", c.limit),
+		"POST /limit/{do}": c.setLimit,
+
+		"GET /outcomes": c.show("outcomes", c.outcomes),
+		"GET /audit":    c.show("audit", c.audit),
+	}
+}
+
+// Handler serves the pages.
 func (c *Console) Handler() http.Handler {
+	c.init()
 	mux := http.NewServeMux()
-	mux.HandleFunc("/{$}", c.overview)
-	mux.HandleFunc("/dead", c.list)
-	mux.HandleFunc("/dead/{seq}", c.letter)
-	mux.HandleFunc("/style.css", stylesheet)
-	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		fail(w, http.StatusNotFound, "There is no such page", "The address may be mistyped.")
+	for pattern, do := range c.routes() {
+		mux.HandleFunc(pattern, c.serve(pattern, do))
+	}
+	mux.HandleFunc("GET /sign-in", c.signInForm)
+	mux.HandleFunc("POST /sign-in", c.signIn)
+	mux.HandleFunc("POST /sign-out", c.signOut)
+	mux.HandleFunc("GET /style.css", static("text/css", style))
+	mux.HandleFunc("GET /app.js", static("text/javascript", script))
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		c.fail(visit{w: w, r: r}, &problem{code: http.StatusNotFound, title: "There is no such page", text: []string{"The address may be mistyped."}})
 	})
-	return guard(mux)
+	return c.guard(mux)
+}
+
+func (c *Console) init() { c.setup.Do(func() { c.ended = make(chan struct{}) }) }
+
+func (c *Console) every() time.Duration {
+	if c.Every > 0 {
+		return c.Every
+	}
+	return 2 * time.Second
+}
+
+// Run gathers what the chart shows, until ctx ends. Then it ends all event streams, which a server
+// that shuts down would wait for; so end it first. It is to be called once.
+func (c *Console) Run(ctx context.Context) {
+	c.init()
+	defer close(c.ended)
+	tick := time.NewTicker(c.every())
+	defer tick.Stop()
+	for {
+		c.sample(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// most is how large a request's body may be: an edited record of the largest size, encoded.
+const most = 8 << 20
+
+// serve lets a page be seen by those who may.
+func (c *Console) serve(pattern string, do func(visit) error) http.HandlerFunc {
+	changes := strings.HasPrefix(pattern, http.MethodPost) && pattern != dryRun
+	return func(w http.ResponseWriter, r *http.Request) {
+		v := visit{w: w, r: r}
+		var err error
+		if v.who, err = c.whose(r); err != nil {
+			c.askForSignIn(v, err)
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, most)
+		switch err := r.ParseForm(); {
+		case changes && v.Role != Operator:
+			c.fail(v, c.viewersMayNot())
+		case err != nil:
+			c.fail(v, &problem{code: http.StatusBadRequest, title: "This cannot be read", text: []string{err.Error()}})
+		default:
+			if err := do(v); err != nil {
+				c.fail(v, err)
+			}
+		}
+	}
+}
+
+func (c *Console) viewersMayNot() *problem {
+	p := &problem{
+		code: http.StatusForbidden, title: "Viewers may not do this",
+		text: []string{"Nothing was done. You may see everything but personal values; to change something takes the token of an operator."},
+	}
+	if c.ReadOnly {
+		p.text = []string{"Nothing was done. This console was started to be read only."}
+	}
+	return p
 }
 
 // guard refuses what no operator's browser sends, and tells the browser what it may do with the
-// rest: no scripts, no frames, nothing from elsewhere, nothing kept.
-func guard(next http.Handler) http.Handler {
+// rest: nothing from elsewhere, nothing inline, no frames, nothing kept.
+func (c *Console) guard(next http.Handler) http.Handler {
+	refuse := func(title, text string) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			c.fail(visit{w: w, r: r}, &problem{code: http.StatusForbidden, title: title, text: []string{text}})
+		})
+	}
+	ours := http.NewCrossOriginProtection()
+	ours.SetDenyHandler(refuse("Not from another page", "Nothing was done: the request came from a page of another site."))
+	next = ours.Handler(next)
+	notHere := refuse("Not under this name", "Without a sign-in, the console answers only to localhost and loopback addresses, such as 127.0.0.1.")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
+		// Not no-referrer: with it, browsers send forms from the origin "null" (Fetch, "append a request
+		// Origin header"), and where there is neither TLS nor localhost that is all there is to know
+		// our own pages by.
+		h.Set("Referrer-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
 		switch {
-		case !loopback(r.Host):
-			fail(w, http.StatusForbidden, "Not under this name", "The console answers only to localhost and loopback addresses, such as 127.0.0.1.")
-		case r.Method != http.MethodGet && r.Method != http.MethodHead:
-			h.Set("Allow", "GET, HEAD")
-			fail(w, http.StatusMethodNotAllowed, "The console only reads", "Changes are made with skillsync dlq.")
+		case len(c.Tokens) == 0 && !loopback(r.Host):
+			notHere.ServeHTTP(w, r)
+		case r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodPost:
+			h.Set("Allow", "GET, HEAD, POST")
+			c.fail(visit{w: w, r: r}, &problem{code: http.StatusMethodNotAllowed, title: "No such method", text: []string{"The console knows GET, HEAD and POST."}})
 		default:
 			next.ServeHTTP(w, r)
 		}
@@ -98,207 +246,4 @@ func loopback(host string) bool {
 	}
 	ip, err := netip.ParseAddr(name)
 	return err == nil && ip.IsLoopback()
-}
-
-func (c *Console) overview(w http.ResponseWriter, r *http.Request) {
-	status, err := c.Source.Status(r.Context())
-	if err != nil {
-		unavailable(w, err)
-		return
-	}
-	groups, err := c.Source.Groups(r.Context())
-	if err != nil {
-		unavailable(w, err)
-		return
-	}
-	render(w, http.StatusOK, "overview", page{Title: "Overview", Here: "overview", Refresh: true, Body: struct {
-		queue.Status
-		Consumer string
-		Outcomes []outcome
-		Groups   []group
-		Total    uint64
-	}{status, queue.Consumer, outcomes(status), links(groups), total(groups)}})
-}
-
-// An outcome is how many results of one kind are kept.
-type outcome struct {
-	Name, Means string
-	Count       uint64
-}
-
-func outcomes(s queue.Status) []outcome {
-	return []outcome{
-		{"Verified", "written, and read back as it should be", s.Results[queue.OutcomeVerified]},
-		{"Unchanged", "right already; nothing was written", s.Results[queue.OutcomeUnchanged]},
-		{"Superseded", "a newer record of the same employee won", s.Results[queue.OutcomeSuperseded]},
-		{"Dead letter", "could not be applied; may have been replayed since", s.Results[queue.OutcomeDead]},
-	}
-}
-
-// A group is the dead letters of one reason, and where they are listed.
-type group struct {
-	queue.Group
-	Href string
-}
-
-func links(groups []queue.Group) []group {
-	out := make([]group, len(groups))
-	for i, g := range groups {
-		out[i] = group{g, listing(queue.Filter{Reason: g.Reason}, 0)}
-	}
-	return out
-}
-
-func total(groups []queue.Group) (n uint64) {
-	for _, g := range groups {
-		n += g.Count
-	}
-	return n
-}
-
-// listing is the address of a page of the list.
-func listing(f queue.Filter, from uint64) string {
-	q := url.Values{}
-	if f.Reason != "" {
-		q.Set("reason", f.Reason)
-	}
-	if f.Employee != "" {
-		q.Set("employee", f.Employee)
-	}
-	if from != 0 {
-		q.Set("from", strconv.FormatUint(from, 10))
-	}
-	if len(q) == 0 {
-		return "/dead"
-	}
-	return "/dead?" + q.Encode()
-}
-
-func (c *Console) list(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	f := queue.Filter{Reason: strings.TrimSpace(q.Get("reason")), Employee: strings.TrimSpace(q.Get("employee"))}
-	var from uint64
-	if text := q.Get("from"); text != "" {
-		var err error
-		if from, err = strconv.ParseUint(text, 10, 64); err != nil {
-			fail(w, http.StatusBadRequest, "No such place in the list", "\"from\" takes the number of a dead letter.")
-			return
-		}
-	}
-	letters, next, err := c.Source.List(r.Context(), f, from, pageSize)
-	if err != nil {
-		unavailable(w, err)
-		return
-	}
-	groups, err := c.Source.Groups(r.Context())
-	if err != nil {
-		unavailable(w, err)
-		return
-	}
-	body := struct {
-		Letters     []queue.DeadLetter
-		Filter      queue.Filter
-		Reasons     []string
-		First, Next string // addresses of other pages; "" where there is none
-	}{Letters: letters, Filter: f, Reasons: reasons(groups, f.Reason)}
-	if from > 1 {
-		body.First = listing(f, 0)
-	}
-	if next != 0 {
-		body.Next = listing(f, next)
-	}
-	render(w, http.StatusOK, "list", page{Title: "Dead letters", Here: "dead", Body: body})
-}
-
-// reasons are what the filter offers: those there are, and the chosen one even if it has no letters.
-func reasons(groups []queue.Group, chosen string) (all []string) {
-	for _, g := range groups {
-		all = append(all, g.Reason)
-	}
-	if chosen != "" && !slices.Contains(all, chosen) {
-		all = append(all, chosen)
-	}
-	slices.Sort(all)
-	return all
-}
-
-func (c *Console) letter(w http.ResponseWriter, r *http.Request) {
-	text := r.PathValue("seq")
-	seq, err := strconv.ParseUint(text, 10, 64)
-	if err != nil || seq == 0 { // the broker counts from 1
-		fail(w, http.StatusNotFound, "There is no such dead letter", "Dead letters have numbers; this is none.")
-		return
-	}
-	d, err := c.Source.Get(r.Context(), seq)
-	switch {
-	case errors.Is(err, queue.ErrNotFound):
-		fail(w, http.StatusNotFound, "There is no dead letter "+strconv.FormatUint(seq, 10), "It may have been replayed or dropped meanwhile.")
-		return
-	case err != nil:
-		unavailable(w, err)
-		return
-	}
-	render(w, http.StatusOK, "letter", page{Title: "Dead letter " + strconv.FormatUint(seq, 10), Here: "dead", Body: struct {
-		queue.DeadLetter
-		Skills   []skill
-		Record   string
-		Employee string // address of the list of the employee's dead letters
-	}{d, compare(d.Expected, d.Actual), record(d.Data), listing(queue.Filter{Employee: d.EmployeeID}, 0)}})
-}
-
-//go:embed style.css
-var style []byte
-
-func stylesheet(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/css; charset=utf-8")
-	_, _ = w.Write(style) // fails only if the browser has gone
-}
-
-//go:embed page.html
-var pageHTML string
-
-var pages = template.Must(template.New("").Funcs(template.FuncMap{"ago": Ago}).Parse(pageHTML))
-
-// A page is what every template gets.
-type page struct {
-	Title   string
-	Here    string // the entry of the navigation that it belongs to
-	Refresh bool   // by itself, every five seconds
-	Body    any
-}
-
-// unavailable says that the broker did not answer. The page tries again by itself.
-func unavailable(w http.ResponseWriter, err error) {
-	help := ""
-	if errors.Is(err, queue.ErrNotSetUp) {
-		help = "Run \"skillsync setup\" once, with an administrator's credentials."
-	}
-	w.Header().Set("Retry-After", "5")
-	render(w, http.StatusServiceUnavailable, "problem", page{
-		Title: "The broker does not answer", Refresh: true,
-		Body: []string{"Nothing is lost by that: records stay with the broker.", err.Error(), help},
-	})
-}
-
-func fail(w http.ResponseWriter, code int, title, text string) {
-	render(w, code, "problem", page{Title: title, Body: []string{text}})
-}
-
-// render writes a page once it is whole. What is not printable in it came with somebody's data.
-func render(w http.ResponseWriter, code int, name string, p page) {
-	var b bytes.Buffer
-	if err := pages.ExecuteTemplate(&b, name, p); err != nil {
-		panic(err) // a template that does not fit its data
-	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(code)
-	_, _ = w.Write(bytes.Map(visible, b.Bytes())) // fails only if the browser has gone
-}
-
-// visible is Printable for a whole page, whose own line breaks stay.
-func visible(r rune) rune {
-	if r == '\n' {
-		return r
-	}
-	return printable(r)
 }

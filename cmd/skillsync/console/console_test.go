@@ -3,9 +3,12 @@ package console_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -13,75 +16,207 @@ import (
 	"go.uber.org/goleak"
 
 	"skillsync/cmd/skillsync/console"
+	"skillsync/cmd/skillsync/desk"
 	"skillsync/queue"
 	"skillsync/queue/queuetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A fake is a source in memory.
-type fake struct {
-	status  queue.Status
-	groups  []queue.Group
-	letters []queue.DeadLetter
-	err     error // of every call
-
-	asked []string // what List was asked for
+func must[T any](t testing.TB) func(T, error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
 }
 
-func (f *fake) Status(context.Context) (queue.Status, error)  { return f.status, f.err }
-func (f *fake) Groups(context.Context) ([]queue.Group, error) { return f.groups, f.err }
-
-func (f *fake) List(_ context.Context, filter queue.Filter, from uint64, limit int) (page []queue.DeadLetter, next uint64, err error) {
-	f.asked = append(f.asked, fmt.Sprintf("%q %q %d %d", filter.Reason, filter.Employee, from, limit))
-	for _, d := range f.letters {
-		if d.Sequence < from {
-			continue
-		}
-		if len(page) == limit {
-			return page, page[limit-1].Sequence + 1, f.err
-		}
-		page = append(page, d)
+func ok(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return page, 0, f.err
 }
 
-func (f *fake) Get(_ context.Context, seq uint64) (queue.DeadLetter, error) {
-	for _, d := range f.letters {
-		if d.Sequence == seq {
-			return d, f.err
+// rules are a mapping that wants a department, and alters what another version made.
+type rules struct{}
+
+func (rules) Read(data []byte) (employee, version string, err error) {
+	var r struct {
+		EmployeeID string      `json:"employee_id"`
+		Version    json.Number `json:"version"`
+	}
+	if json.Unmarshal(data, &r) != nil || r.EmployeeID == "" {
+		return "", "", errors.New("employee_id: must be there")
+	}
+	return r.EmployeeID, r.Version.String(), nil
+}
+
+func (rules) Map(data []byte) error {
+	if !strings.Contains(string(data), `"department"`) {
+		return errors.New("no department")
+	}
+	return nil
+}
+
+func (r rules) Alters(d *queue.DeadLetter) bool { return d.MappingVersion != r.Version() }
+func (rules) Version() string                   { return "map-2" }
+
+// prospects are an org that tells of each letter what a function does.
+type prospects func(queue.DeadLetter) desk.Prospect
+
+func (f prospects) Prospects(_ context.Context, letters []queue.DeadLetter) (all []desk.Prospect, err error) {
+	for _, d := range letters {
+		all = append(all, f(d))
+	}
+	return all, nil
+}
+
+// billing is that each replay would change one skill.
+func billing(d queue.DeadLetter) desk.Prospect {
+	return desk.Prospect{
+		Letter: d.Sequence, Employee: d.EmployeeID, Verdict: desk.WouldChange, Requests: 1,
+		Before: json.RawMessage(`[{"name":"Billing","proficiency":1}]`), After: json.RawMessage(`[{"name":"Billing","proficiency":4}]`),
+	}
+}
+
+// A bench is a console at a real broker.
+type bench struct {
+	*console.Console
+	broker  *queue.Broker
+	queue   *queue.Queue
+	handler http.Handler
+}
+
+func open(t *testing.T, change ...func(*console.Console)) *bench {
+	t.Helper()
+	b := &bench{broker: queuetest.Run(t)}
+	b.queue = must[*queue.Queue](t)(b.broker.Queue(t.Context()))
+	d := must[*desk.Desk](t)(desk.Open(t.Context(), b.broker))
+	d.Rules, d.Org = rules{}, prospects(billing)
+	b.Console = &console.Console{Desk: d, User: "ops"}
+	for _, c := range change {
+		c(b.Console)
+	}
+	b.handler = b.Handler()
+	return b
+}
+
+// record is the one of an employee, with a value that nobody is to see.
+func record(employee string) string {
+	return fmt.Sprintf(`{"employee_id":%q,"email":"jane@example.com","department":"Support"}`, employee)
+}
+
+// failure is one with everything that a dead letter can say.
+func failure(employee string) queue.Failure {
+	at := time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)
+	return queue.Failure{
+		EmployeeID: employee, Version: "42", Reason: "unverified", Class: "exhausted", Error: "the skills are not as expected",
+		Status: 418, CorrelationID: "corr-1", Attempts: 2, First: at.Add(time.Minute), Last: at.Add(2 * time.Minute), MappingVersion: "map-1", Worker: "worker-1",
+		Tries: []queue.Try{
+			{Number: 1, At: at.Add(time.Minute), Status: 503, CorrelationID: "corr-0", Error: "no answer", Worker: "worker-0"},
+			{Number: 2, At: at.Add(2 * time.Minute), Status: 418, CorrelationID: "corr-1", Error: "the skills are not as expected", Worker: "worker-1"},
+		},
+		Expected: json.RawMessage(`[{"name":"Billing","proficiency":4},{"name":"Chat","proficiency":3},{"name":"French","proficiency":2.5}]`),
+		Actual:   json.RawMessage(`[{"name":"Chat","proficiency":1},{"name":"French","proficiency":2.5},{"name":"Sales","proficiency":0,"level":"Level 2"}]`),
+	}
+}
+
+// next is the next delivery.
+func (b *bench) next(t testing.TB) (d *queue.Delivery) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); d == nil; {
+		_, err := b.queue.Fetch(t.Context(), 1, time.Second, func(one *queue.Delivery) { d = one })
+		if err != nil || time.Now().After(deadline) {
+			t.Fatal("no record comes:", err)
 		}
 	}
-	if f.err != nil {
-		return queue.DeadLetter{}, f.err
+	return d
+}
+
+// dead makes a dead letter.
+func (b *bench) dead(t testing.TB, m queue.Message, f queue.Failure) {
+	t.Helper()
+	m.EmployeeID = f.EmployeeID
+	if m.Data == nil {
+		m.Data = []byte(record(f.EmployeeID))
 	}
-	return queue.DeadLetter{}, fmt.Errorf("read dead letter: %w", queue.ErrNotFound)
+	must[queue.Ack](t)(b.broker.Publish(t.Context(), m))
+	ok(t, b.next(t).DeadLetter(t.Context(), f))
+}
+
+// letters makes n dead letters of employees EMP-1, EMP-2, … whose reasons take turns.
+func (b *bench) letters(t testing.TB, n int, reasons ...string) {
+	t.Helper()
+	for i := range n {
+		f := failure(fmt.Sprintf("EMP-%d", i+1))
+		f.Reason = reasons[i%len(reasons)]
+		b.dead(t, queue.Message{}, f)
+	}
+}
+
+// run does a replay.
+func (b *bench) run(t testing.TB, name string) queue.Replay {
+	t.Helper()
+	return must[queue.Replay](t)(b.Desk.Replays.Run(t.Context(), name, b.Desk.Runner(nil)))
+}
+
+// looping makes dead letter LoopAfter+1, which came back from LoopAfter replays.
+func (b *bench) looping(t testing.TB, employee string) {
+	t.Helper()
+	b.dead(t, queue.Message{}, failure(employee))
+	for n := range queue.LoopAfter {
+		ok(t, queuetest.Replay(t.Context(), b.broker, uint64(n+1)))
+		ok(t, b.next(t).DeadLetter(t.Context(), failure(employee)))
+	}
+}
+
+// limited makes a budget for a client.
+func (b *bench) limited(t testing.TB, client string, limit int) {
+	t.Helper()
+	must[desk.Budget](t)(b.Desk.SetLimit(t.Context(), "somebody", client, limit))
 }
 
 // ask sends a request as a browser on this machine does, changed as the test wants.
-func ask(t *testing.T, s console.Source, method, target string, change ...func(*http.Request)) *httptest.ResponseRecorder {
+func (b *bench) ask(t testing.TB, method, target string, form url.Values, change ...func(*http.Request)) *httptest.ResponseRecorder {
 	t.Helper()
-	r := httptest.NewRequestWithContext(t.Context(), method, target, nil)
+	r := httptest.NewRequestWithContext(t.Context(), method, target, strings.NewReader(form.Encode()))
 	r.Host = "127.0.0.1:8788"
+	if method == http.MethodPost {
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set("Sec-Fetch-Site", "same-origin")
+	}
 	for _, c := range change {
 		c(r)
 	}
 	w := httptest.NewRecorder()
-	(&console.Console{Source: s}).Handler().ServeHTTP(w, r)
+	b.handler.ServeHTTP(w, r)
 	return w
 }
 
 // page gets a page that has to be there.
-func page(t *testing.T, s console.Source, target string) string {
+func (b *bench) page(t testing.TB, target string, change ...func(*http.Request)) string {
 	t.Helper()
-	w := ask(t, s, http.MethodGet, target)
+	w := b.ask(t, http.MethodGet, target, nil, change...)
 	if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "text/html; charset=utf-8" {
 		t.Fatalf("GET %s: %d, %s\n%s", target, w.Code, w.Header().Get("Content-Type"), w.Body)
 	}
 	return w.Body.String()
 }
 
-func contains(t *testing.T, body string, texts ...string) {
+// post sends a form, and returns where it leads.
+func (b *bench) post(t testing.TB, target string, form url.Values) string {
+	t.Helper()
+	w := b.ask(t, http.MethodPost, target, form)
+	if w.Code != http.StatusSeeOther {
+		t.Fatalf("POST %s: %d\n%s", target, w.Code, w.Body)
+	}
+	return w.Header().Get("Location")
+}
+
+func contains(t testing.TB, body string, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
 		if !strings.Contains(body, text) {
@@ -90,7 +225,7 @@ func contains(t *testing.T, body string, texts ...string) {
 	}
 }
 
-func lacks(t *testing.T, body string, texts ...string) {
+func lacks(t testing.TB, body string, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
 		if strings.Contains(body, text) {
@@ -99,99 +234,59 @@ func lacks(t *testing.T, body string, texts ...string) {
 	}
 }
 
-// letter is one with everything that a dead letter can say.
-func letter(seq uint64) queue.DeadLetter {
-	at := time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)
-	return queue.DeadLetter{
-		Sequence: seq, At: at.Add(time.Hour), Published: at, Replays: 7, Batch: "employees.csv",
-		Failure: queue.Failure{
-			EmployeeID: "EMP-1", Version: "42", Reason: "unverified", Class: "exhausted", Error: "the skills are not as expected",
-			Status: 418, CorrelationID: "corr-1", Attempts: 5, First: at.Add(time.Minute), Last: at.Add(2 * time.Minute), MappingVersion: "map-1",
-			Expected: json.RawMessage(`[{"name":"Billing","proficiency":4},{"name":"Chat","proficiency":3},{"name":"French","proficiency":2.5}]`),
-			Actual:   json.RawMessage(`[{"name":"Chat","proficiency":1},{"name":"French","proficiency":2.5},{"name":"Sales","proficiency":0,"level":"Level 2"}]`),
-		},
-		Data: []byte(`{"employee_id":"EMP-1","email":"jane@example.com","department":"Support"}`),
-	}
-}
-
-func TestTheOverviewTellsBacklogWorkersOutcomesAndDeadLettersByReason(t *testing.T) {
-	s := &fake{
-		status: queue.Status{
-			Waiting: 1234, InFlight: 56, Backlog: 1290, Oldest: time.Now().Add(-7*time.Minute - time.Second), Pulls: 3,
-			Results: map[string]uint64{queue.OutcomeVerified: 146, queue.OutcomeUnchanged: 25, queue.OutcomeSuperseded: 15, queue.OutcomeDead: 10},
-		},
-		groups: []queue.Group{{Reason: "user_not_found", Count: 6, Oldest: time.Now()}, {Reason: "unverified", Count: 4, Oldest: time.Now()}},
-	}
-	body := page(t, s, "/")
-	contains(t, body, "<dd>1234</dd>", "<dd>56 ", "7 min ago", "<dd>3 ",
-		`Verified</th><td class="number">146`, `Unchanged</th><td class="number">25`, `Superseded</th><td class="number">15`, `Dead letter</th><td class="number">10`,
-		`<a href="/dead?reason=user_not_found">user_not_found</a></th><td class="number">6<`, `<a href="/dead?reason=unverified">`, "10 in all",
-		`<meta http-equiv="refresh" content="5">`, `name="viewport"`)
-	lacks(t, body, "paused", "setup", "<script", "style=")
-
-	s.status, s.groups = queue.Status{Paused: true, Orphans: 17}, nil
-	contains(t, page(t, s, "/"), "is paused", "17 records that no worker gets", "None: every record", "<dd>–</dd>")
-}
-
-func TestTheListPagesThroughAllLettersAndKeepsItsFilter(t *testing.T) {
-	s := &fake{groups: []queue.Group{{Reason: "unverified", Count: 120}, {Reason: "bad_record", Count: 1}}}
-	for seq := uint64(2); seq <= 240; seq += 2 {
-		s.letters = append(s.letters, letter(seq))
-	}
-	body := page(t, s, "/dead?reason=unverified&employee=+EMP-1+")
-	contains(t, body, `<a href="/dead/2"`, `<a href="/dead/100"`, `<a href="/dead?employee=EMP-1&amp;from=101&amp;reason=unverified" rel="next">`,
-		`<option value="unverified" selected>`, `<option value="bad_record">`, `name="employee" value="EMP-1"`, `<label for="reason">`, `<label for="employee">`, `method="get"`)
-	lacks(t, body, `<a href="/dead/102"`, "From the first", `http-equiv="refresh"`)
-
-	s.letters = s.letters[1:] // somebody dropped the first meanwhile
-	body = page(t, s, "/dead?reason=unverified&employee=EMP-1&from=101")
-	contains(t, body, `<a href="/dead/102"`, `<a href="/dead/200"`, "from=201", `<a href="/dead?employee=EMP-1&amp;reason=unverified">From the first`)
-	lacks(t, body, `<a href="/dead/100"`, `<a href="/dead/202"`)
-	lacks(t, page(t, s, "/dead?from=201"), `rel="next"`)
-	contains(t, page(t, s, "/dead?from=999"), "No dead letters from here on.")
-	contains(t, page(t, &fake{}, "/dead?reason=gone"), "No dead letters of that reason", `<option value="gone" selected>`)
-
-	if want := `"unverified" "EMP-1" 0 50,"unverified" "EMP-1" 101 50`; strings.Join(s.asked[:2], ",") != want {
-		t.Errorf("asked for %q, want %s", s.asked[:2], want)
-	}
-	for _, from := range []string{"x", "-1", "1e3", "99999999999999999999"} {
-		if w := ask(t, s, http.MethodGet, "/dead?from="+from); w.Code != http.StatusBadRequest {
-			t.Errorf("from=%s: %d", from, w.Code)
-		}
-	}
+func TestTheOverviewTellsBacklogBudgetOutcomesAndDeadLettersByReason(t *testing.T) {
+	b := open(t)
+	contains(t, b.page(t, "/"), "None: every record", "No worker has drawn", "<dd>–</dd>", "Done: nothing waits")
+	b.letters(t, 3, "user_not_found", "unverified", "user_not_found")
+	must[queue.Ack](t)(b.broker.Publish(t.Context(), queue.Message{EmployeeID: "EMP-9"}))
+	b.limited(t, "client-1", 1200)
+	must[desk.Budget](t)(b.Desk.PauseFleet(t.Context(), "ops", "client-1", time.Minute, "a release <b>"))
+	body := b.page(t, "/")
+	contains(
+		t, body, "<dt>Waiting</dt><dd>1</dd>", "1200 requests a minute, set by an operator", "<strong>Paused</strong> until", "a release &lt;b&gt;",
+		`dead letter</th><td class="number">3</td><td class="number">3</td>`, `verified</th><td class="number">0</td>`,
+		`<a href="/dead?reason=user_not_found">user_not_found</a></th><td class="number">2</td>`, `<a href="/dead?reason=unverified">`, "3 in all",
+		`418 × 2`, `<td class="number">67 %</td>`, `name="viewport"`, `<noscript><meta http-equiv="refresh" content="5"></noscript>`, `data-live="/events?page=overview"`, ` aria-current="page">Overview`,
+	)
+	lacks(t, body, "consumer “", "setup", "style=", "jane@example.com")
 }
 
 func TestALetterIsShownWholeButForItsValues(t *testing.T) {
-	body := page(t, &fake{letters: []queue.DeadLetter{letter(12)}}, "/dead/12")
-	contains(t, body, "<h1>Dead letter 12</h1>", "unverified (exhausted)", "the skills are not as expected", "418", "corr-1",
-		"<dt>Attempts</dt><dd>5</dd>", "2026-11-23 08:01:00 UTC", "2026-11-23 08:02:00 UTC", "2026-11-23 09:00:00 UTC", "map-1", "42",
-		"<dt>Replays</dt><dd>7</dd>", "employees.csv", `<a href="/dead?employee=EMP-1">`,
-		"<code>skillsync dlq replay 12</code>", "<code>skillsync dlq drop 12</code>", "employee_id&#34;: &#34;EMP-1", "email", "department")
-	lacks(t, body, "jane@example.com", "Support", "<form")
-	for _, row := range []string{
+	b := open(t)
+	b.dead(t, queue.Message{Header: map[string][]string{queue.HeaderBatch: {"employees.csv"}}}, failure("EMP-1"))
+	body := b.page(t, "/dead/1")
+	contains(
+		t, body, "<h1>Dead letter 1</h1>", "unverified (exhausted)", "the skills are not as expected", "418", "corr-1",
+		"<dt>Attempts</dt><dd>2</dd>", "2026-11-23 08:01:00 UTC", "2026-11-23 08:02:00 UTC", "map-1", "42", "worker-1",
+		"<dt>Replays</dt><dd>0</dd>", "employees.csv", `<a href="/dead?employee=EMP-1">`, "employee_id&#34;: &#34;EMP-1", "email", "department",
+		`503</td><td class="id"><code>corr-0</code></td><td class="id"><bdi>worker-0</bdi></td><td class="long"><bdi>no answer</bdi>`,
+		`href="/dead/replay?letter=1"`, `href="/dead/drop?letter=1"`, `action="/dead/dry-run?letter=1"`, "Nobody has done anything",
 		`<bdi>Billing</bdi></th><td>4</td><td>–</td><td>missing</td>`,
 		`<bdi>Chat</bdi></th><td>3</td><td>1</td><td>differs</td>`,
 		`<bdi>French</bdi></th><td>2.5</td><td>2.5</td><td></td>`,
 		`<bdi>Sales</bdi></th><td>–</td><td>Level 2</td><td>not asked for</td>`,
-	} {
-		contains(t, body, row)
-	}
+	)
+	lacks(t, body, "jane@example.com", "Support", "loops", `rel="next"`)
+	b.dead(t, queue.Message{}, failure("EMP-2"))
+	contains(t, b.page(t, "/dead/1"), `<a href="/dead/2?employee=EMP-2" rel="next">`)
 }
 
 func TestALetterThatSaysLittleIsShownToo(t *testing.T) {
-	for name, row := range map[string]struct {
-		letter queue.DeadLetter
-		want   string
+	b := open(t)
+	for seq, row := range []struct {
+		name, data, want string
+		failure          queue.Failure
 	}{
-		"no record":            {queue.DeadLetter{Data: []byte("jane@example.com")}, "16 bytes that are no record"},
-		"no employee":          {queue.DeadLetter{}, "not known"},
-		"skills cut short":     {queue.DeadLetter{Failure: queue.Failure{Expected: json.RawMessage(`"too long"`)}}, "too long"},
-		"nested values":        {queue.DeadLetter{Data: []byte(`{"employee_id":{"a":"jane@example.com"},"version":["jane@example.com"]}`)}, "employee_id"},
-		"a list, not a record": {queue.DeadLetter{Data: []byte(`["jane@example.com"]`)}, "no record"},
+		{"no record", "jane@example.com", "16 bytes that are no record", queue.Failure{}},
+		{"no employee", "{}", "not known", queue.Failure{}},
+		{"skills that were too long", "{}", "too long", queue.Failure{Expected: json.RawMessage(`"too long"`)}},
+		{"nested values", `{"employee_id":{"a":"jane@example.com"},"version":["jane@example.com"]}`, "employee_id", queue.Failure{}},
+		{"a list, not a record", `["jane@example.com"]`, "no record", queue.Failure{}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			row.letter.Sequence, row.letter.At = 1, time.Now()
-			body := page(t, &fake{letters: []queue.DeadLetter{row.letter}}, "/dead/1")
+		t.Run(row.name, func(t *testing.T) {
+			row.failure.Reason = "bad_record"
+			b.dead(t, queue.Message{Data: []byte(row.data)}, row.failure)
+			body := b.page(t, fmt.Sprintf("/dead/%d", seq+1))
 			contains(t, body, row.want)
 			lacks(t, body, "jane@example.com", "0001-01-01")
 		})
@@ -200,146 +295,260 @@ func TestALetterThatSaysLittleIsShownToo(t *testing.T) {
 
 // hostile tries to leave the element and the attribute it is shown in, to turn the text around,
 // and to ring the bell.
-const hostile = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202egnp.exe\u2066\u200f\a\x1b[31m\r"
+const hostile = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202egnp.exe\u2066\u200f\a\x1b[31m"
+
+// all are addresses of every page, about a letter 1, another that is gone, and a replay r.
+var all = []string{
+	"/", "/dead", "/dead?from=2", "/dead?order=newest&from=1", "/dead/1", "/dead/3", "/dead/replay", "/dead/replay?letter=1", "/dead/drop", "/dead/drop?letter=1", "/dead/export",
+	"/replays", "/replays/r", "/limit", "/outcomes", "/audit",
+}
+
+// notThere are those of them that say so.
+var notThere = map[string]bool{"/dead/3": true}
 
 func TestHostileTextIsOnlyText(t *testing.T) {
-	d := letter(1)
-	d.EmployeeID, d.Reason, d.Class, d.Error, d.CorrelationID, d.Version, d.MappingVersion, d.Batch = hostile, hostile, hostile, hostile, hostile, hostile, hostile, hostile
-	skills, err := json.Marshal([]map[string]any{{"name": hostile, "level": hostile}})
-	if err != nil {
-		t.Fatal(err)
+	b := open(t)
+	f := queue.Failure{
+		EmployeeID: hostile, Version: hostile, Reason: hostile, Class: hostile, Error: hostile, CorrelationID: hostile, MappingVersion: hostile, Worker: hostile, App: hostile,
+		Tries: []queue.Try{{Number: 1, Error: hostile, CorrelationID: hostile, Worker: hostile}},
 	}
-	d.Expected, d.Actual = skills, json.RawMessage(`"`+"</td><script>\u202e"+`"`)
-	if d.Data, err = json.Marshal(map[string]string{"employee_id": hostile, hostile: "x"}); err != nil {
-		t.Fatal(err)
+	f.Expected = must[[]byte](t)(json.Marshal([]map[string]any{{"name": hostile, "level": hostile}}))
+	f.Actual = json.RawMessage(`"` + "</td><script>\u202e" + `"`)
+	data := must[[]byte](t)(json.Marshal(map[string]string{"employee_id": hostile, hostile: "x", "department": hostile}))
+	m := queue.Message{Data: data, Header: map[string][]string{queue.HeaderBatch: {hostile}, queue.HeaderReplay: {hostile}}}
+	for range 3 { // letter 3 is replayed, and comes back as letter 4
+		b.dead(t, m, f)
 	}
-	named := d // with skills that can be compared
-	named.Sequence, named.Actual = 2, skills
-	s := &fake{letters: []queue.DeadLetter{d, named}, groups: []queue.Group{{Reason: hostile, Count: 1}}}
-	query := "?reason=%3Cscript%3E%22%27%E2%80%AE%07&employee=%22%20onfocus=%22alert(1)%E2%80%AE%00"
-	for _, target := range []string{"/", "/dead", "/dead" + query, "/dead/1", "/dead/2"} {
-		t.Run(target, func(t *testing.T) {
-			body := page(t, s, target)
-			lacks(t, body, "<script", "<img", `" onfocus`, "\u202e", "\u2066", "\u200f", "\a", "\x1b", "\r", "\x00")
-			contains(t, body, "&lt;script&gt;", "·")
-		})
+	filter := queue.Filter{Batch: hostile, Mapping: hostile, Text: hostile}
+	must[queue.Replay](t)(b.Desk.Replays.Begin(t.Context(), queue.Replay{Name: "r", By: hostile, Filter: filter}))
+	must[queue.Replay](t)(b.Desk.Replays.Pause(t.Context(), "r", hostile))
+	must[queue.Replay](t)(b.Desk.Replays.Begin(t.Context(), queue.Replay{Name: "r2", By: hostile, Letters: []uint64{3}}))
+	b.run(t, "r2")
+	ok(t, b.next(t).DeadLetter(t.Context(), f))
+	b.limited(t, "client-1", 300)
+	must[desk.Budget](t)(b.Desk.PauseFleet(t.Context(), hostile, "client-1", time.Hour, hostile))
+	ok(t, b.broker.Audit(t.Context(), queue.AuditEntry{By: hostile, Action: hostile, About: hostile, Outcome: hostile, Detail: hostile, Filter: &filter}))
+	b.Desk.Org = prospects(func(d queue.DeadLetter) desk.Prospect {
+		return desk.Prospect{Letter: d.Sequence, Employee: hostile, Verdict: desk.StillFails, Reason: hostile, Why: hostile, After: f.Expected, Attributes: []string{hostile}}
+	})
+	harmless := func(t *testing.T, w *httptest.ResponseRecorder) {
+		t.Helper()
+		body := strings.Replace(w.Body.String(), `<script src="/app.js" defer></script>`, "", 1)
+		lacks(t, body, "<script", "<img", `" onfocus`, "\u202e", "\u2066", "\u200f", "\a", "\x1b", "\r", "\x00", "style=")
 	}
-	s.err = fmt.Errorf("broken: %s", hostile)
-	w := ask(t, s, http.MethodGet, "/")
-	lacks(t, w.Body.String(), "<script", "\u202e", "\x1b")
+	query := "?reason=%3Cscript%3E%22%27%E2%80%AE%07&employee=%22%20onfocus=%22alert(1)%E2%80%AE%00&class=%22%3E%3Cscript%3E&batch=%22%20onfocus=%22&mapping=%3Cscript%3E&text=%E2%80%AE%22%20onfocus=%22&before=%3Cscript%3E&replays=%3Cscript%3E&status=%3Cscript%3E"
+	for _, target := range append(all, "/dead"+query, "/dead?reason=%3Cscript%3E%22%27%E2%80%AE", "/dead/1"+query, "/dead/4", "/dead/replay"+query, "/outcomes"+query, "/outcomes?before=%3Cscript%3E",
+		"/?did=%3Cscript%3E", "/replays/%3Cscript%3E", "/nowhere%3Cscript%3E", "/dead/3?employee="+url.QueryEscape(hostile)) {
+		w := b.ask(t, http.MethodGet, target, nil)
+		if w.Code >= 500 {
+			t.Errorf("%s: %d\n%s", target, w.Code, w.Body)
+		}
+		harmless(t, w)
+	}
+	for _, target := range []string{"/", "/dead", "/dead/1", "/dead/4", "/replays/r", "/outcomes", "/audit", "/limit", "/dead/replay?batch=" + url.QueryEscape(hostile)} {
+		contains(t, b.page(t, target), "&lt;script&gt;", "·")
+	}
+	for _, target := range []string{"/dead/dry-run?letter=1", "/dead/1/reveal", "/dead/1/edit-form", "/dead/1/edit"} {
+		w := b.ask(t, http.MethodPost, target, url.Values{"record": {hostile + "\r\n</textarea>\u202e"}})
+		harmless(t, w)
+		contains(t, w.Body.String(), "&lt;script&gt;")
+	}
+	harmless(t, b.ask(t, http.MethodPost, "/limit/set", url.Values{"client": {"client-1"}, "limit": {hostile}}))
+	harmless(t, b.ask(t, http.MethodPost, "/limit/set", url.Values{"client": {hostile}}))
+}
+
+func TestAFieldOf60KiBFitsOnItsPage(t *testing.T) {
+	b := open(t)
+	long := strings.Repeat("x", 60<<10)
+	for i := range 50 {
+		f := failure(fmt.Sprintf("EMP-%d", i))
+		f.Error = strings.Repeat("e", 60<<10)
+		b.dead(t, queue.Message{Data: fmt.Appendf(nil, `{"employee_id":"EMP-1","department":%q,%q:1}`, long, long)}, f)
+	}
+	if n := len(b.page(t, "/dead")); n > 200<<10 {
+		t.Errorf("the list has %d bytes", n)
+	}
+	if n := len(b.page(t, "/dead/1")); n > 100<<10 {
+		t.Errorf("the letter has %d bytes", n)
+	}
+	w := b.ask(t, http.MethodPost, "/dead/1/reveal", nil)
+	contains(t, w.Body.String(), long)
 }
 
 func TestWhatIsNotThereIs404AndABrokerThatIsAway503(t *testing.T) {
-	there := &fake{letters: []queue.DeadLetter{letter(1)}}
-	for _, target := range []string{"/dead/2", "/dead/0", "/dead/-1", "/dead/x", "/dead/%3Cscript%3E", "/dead/", "/favicon.ico", "/dead/1/2"} {
-		w := ask(t, there, http.MethodGet, target)
-		if w.Code != http.StatusNotFound || !strings.Contains(w.Body.String(), "<h1>There is no") {
+	b := open(t)
+	for _, target := range []string{"/dead/2", "/dead/0", "/dead/-1", "/dead/x", "/dead/%3Cscript%3E", "/dead/", "/favicon.ico", "/dead/1/2", "/replays/none", "/replays/%20", "/events", "/events?page=none"} {
+		w := b.ask(t, http.MethodGet, target, nil)
+		if w.Code != http.StatusNotFound || !strings.Contains(w.Body.String(), "<h1>There ") {
 			t.Errorf("%s: %d\n%s", target, w.Code, w.Body)
 		}
 	}
-	away := &fake{err: fmt.Errorf("look at the queue: %w: no answer", queue.ErrUnreachable)}
-	for _, target := range []string{"/", "/dead", "/dead/1"} {
-		w := ask(t, away, http.MethodGet, target)
+	for _, target := range []string{"/replays/none/pause", "/replays/none/burn", "/limit/set", "/dead/7/reveal", "/dead/7/edit", "/dead/x/edit-form"} {
+		if w := b.ask(t, http.MethodPost, target, url.Values{"client": {"none"}}); w.Code != http.StatusNotFound {
+			t.Errorf("POST %s: %d\n%s", target, w.Code, w.Body)
+		}
+	}
+	b.broker.Close()
+	for _, target := range []string{"/", "/dead", "/dead/1", "/replays", "/replays/r", "/limit", "/outcomes", "/audit", "/dead/replay"} {
+		w := b.ask(t, http.MethodGet, target, nil)
 		if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
 			t.Errorf("%s: %d, %v", target, w.Code, w.Header())
 		}
-		contains(t, w.Body.String(), "The broker does not answer", "look at the queue: broker unreachable", `http-equiv="refresh"`)
+		contains(t, w.Body.String(), "The broker does not answer", "broker unreachable", `<meta http-equiv="refresh" content="5">`)
 	}
-	away.err = queue.ErrNotSetUp
-	contains(t, ask(t, away, http.MethodGet, "/").Body.String(), "skillsync setup")
+	lacks(t, b.ask(t, http.MethodPost, "/dead/1/reveal", nil).Body.String(), "http-equiv")
+}
+
+func TestABrokerThatIsNotSetUpIsToldWithWhatToDo(t *testing.T) {
+	server := queuetest.Serve(t, t.TempDir(), "127.0.0.1:0")
+	t.Cleanup(server.Shutdown)
+	broker := queuetest.Connect(t, server.URL())
+	b := &bench{handler: (&console.Console{Desk: &desk.Desk{Broker: broker, Letters: broker.DeadLetters(), Rules: rules{}}}).Handler()}
+	w := b.ask(t, http.MethodGet, "/", nil)
+	if w.Code != http.StatusServiceUnavailable {
+		t.Errorf("%d", w.Code)
+	}
+	contains(t, w.Body.String(), "skillsync setup")
+}
+
+func TestAFilterThatIsWrongIsToldByItsField(t *testing.T) {
+	b := open(t)
+	for query, field := range map[string]string{
+		"status=999x": "status", "replays=some": "replays", "after=yesterday": "after", "before=1": "before", "letter=x": "letter", "letter=0": "letter", "until=-1": "until",
+		"of=ticked": "no dead letter is ticked", "after=2026-11-23T08:00&before=2026-11-23T07:00": "from",
+	} {
+		w := b.ask(t, http.MethodGet, "/dead/replay?"+query, nil)
+		if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), field) {
+			t.Errorf("%s: %d\n%s", query, w.Code, w.Body)
+		}
+	}
+	for _, target := range []string{"/dead?from=x", "/dead?from=-1", "/dead?from=99999999999999999999", "/outcomes?before=x", "/audit?before=0", "/dead?status=x", "/dead?order=x"} {
+		if w := b.ask(t, http.MethodGet, target, nil); w.Code != http.StatusBadRequest {
+			t.Errorf("%s: %d", target, w.Code)
+		}
+	}
 }
 
 func TestEveryAnswerTellsTheBrowserToBeCareful(t *testing.T) {
-	s := &fake{letters: []queue.DeadLetter{letter(1)}}
-	for _, target := range []string{"/", "/dead", "/dead/1", "/dead/2", "/style.css", "/nowhere"} {
-		h := ask(t, s, http.MethodGet, target).Header()
+	b := open(t)
+	careful := func(what string, h http.Header) {
 		for name, want := range map[string]string{
-			"Content-Security-Policy": "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-			"X-Content-Type-Options":  "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store",
+			"Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+			"X-Content-Type-Options":  "nosniff", "Referrer-Policy": "same-origin", "Cache-Control": "no-store",
 		} {
 			if h.Get(name) != want {
-				t.Errorf("%s: %s is %q", target, name, h.Get(name))
+				t.Errorf("%s: %s is %q", what, name, h.Get(name))
 			}
 		}
 	}
-	w := ask(t, s, http.MethodGet, "/style.css")
-	if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "text/css; charset=utf-8" || !strings.Contains(w.Body.String(), "prefers-color-scheme: dark") {
-		t.Errorf("style sheet: %d, %v", w.Code, w.Header())
+	for _, target := range append(all, "/style.css", "/app.js", "/nowhere", "/events", "/sign-in") {
+		careful(target, b.ask(t, http.MethodGet, target, nil).Header())
+		careful("POST "+target, b.ask(t, http.MethodPost, target, nil).Header())
+		careful("PUT "+target, b.ask(t, http.MethodPut, target, nil).Header())
+	}
+	for target, kind := range map[string]string{"/style.css": "text/css; charset=utf-8", "/app.js": "text/javascript; charset=utf-8"} {
+		if w := b.ask(t, http.MethodGet, target, nil); w.Code != http.StatusOK || w.Header().Get("Content-Type") != kind {
+			t.Errorf("%s: %d, %v", target, w.Code, w.Header())
+		}
 	}
 }
 
-func TestOnlyLoopbackNamesAreAnswered(t *testing.T) {
+func TestOnlyLoopbackNamesAreAnsweredWithoutASignIn(t *testing.T) {
+	b := open(t)
+	b.letters(t, 1, "unverified")
 	for host, want := range map[string]int{
 		"127.0.0.1:8788": 200, "127.8.9.1:1": 200, "localhost:8788": 200, "LOCALHOST:8788": 200, "[::1]:8788": 200, "localhost": 200, "[::1]": 200,
 		"evil.example:8788": 403, "localhost.evil.example:8788": 403, "127.0.0.1.evil.example": 403, "192.0.2.1:8788": 403,
 		"0.0.0.0:8788": 403, "[::]:8788": 403, "": 403, ":8788": 403, "127.1:8788": 403, "2130706433": 403, "127.0.0.1:1:2": 403,
 	} {
-		w := ask(t, &fake{groups: []queue.Group{{Reason: "unverified"}}}, http.MethodGet, "/", func(r *http.Request) { r.Host = host })
+		w := b.ask(t, http.MethodGet, "/dead", nil, func(r *http.Request) { r.Host = host })
 		if w.Code != want || want == 403 && strings.Contains(w.Body.String(), "unverified") {
 			t.Errorf("%q: %d, want %d", host, w.Code, want)
 		}
 	}
 }
 
-func TestNothingButReadingIsAllowed(t *testing.T) {
-	s := &fake{letters: []queue.DeadLetter{letter(1)}}
-	for _, method := range []string{"POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW"} {
+func TestARequestFromAnotherSiteChangesNothing(t *testing.T) {
+	b := open(t)
+	b.letters(t, 1, "unverified")
+	for name, header := range map[string]map[string]string{
+		"a page of another site": {"Sec-Fetch-Site": "cross-site"}, "a page of a neighbour": {"Sec-Fetch-Site": "same-site"},
+		"an old browser": {"Sec-Fetch-Site": "", "Origin": "https://evil.example"}, "a page without an origin": {"Sec-Fetch-Site": "", "Origin": "null"},
+	} {
+		for target, form := range map[string]url.Values{"/dead/drop?letter=1": {"count": {"1"}}, "/dead/replay?letter=1": {"form": {"x"}}, "/dead/dry-run?letter=1": nil, "/sign-in": nil} {
+			w := b.ask(t, http.MethodPost, target, form, func(r *http.Request) {
+				for k, v := range header {
+					r.Header.Set(k, v)
+				}
+			})
+			if w.Code != http.StatusForbidden {
+				t.Errorf("%s, %s: %d", name, target, w.Code)
+			}
+		}
+	}
+	if n := must[uint64](t)(b.Desk.Letters.Count(t.Context(), queue.Filter{}, 0)); n != 1 {
+		t.Errorf("%d letters are left", n)
+	}
+	if all := must[[]queue.Replay](t)(b.Desk.Replays.List(t.Context(), 10)); len(all) != 0 {
+		t.Errorf("replays were begun: %v", all)
+	}
+}
+
+func TestOnlyGetHeadAndPostAreAnswered(t *testing.T) {
+	b := open(t)
+	for _, method := range []string{"PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW"} {
 		for _, target := range []string{"/", "/dead", "/dead/1", "/style.css", "/nowhere"} {
-			w := ask(t, s, method, target)
-			if w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "GET, HEAD" {
+			w := b.ask(t, method, target, nil, func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "same-origin") })
+			if w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "GET, HEAD, POST" {
 				t.Errorf("%s %s: %d", method, target, w.Code)
 			}
 		}
 	}
-	if w := ask(t, s, http.MethodHead, "/dead/1"); w.Code != http.StatusOK {
-		t.Error("HEAD:", w.Code)
+	for _, target := range []string{"/", "/dead", "/style.css", "/events?page=overview"} {
+		if w := b.ask(t, http.MethodHead, target, nil); w.Code >= 500 {
+			t.Errorf("HEAD %s: %d", target, w.Code)
+		}
 	}
 }
 
-// live is a real broker, as the program hands it over.
-type live struct {
-	*queue.Broker
-	*queue.DeadLetters
+// Ids are for one thing each, every control has a label, and headings come in order.
+func TestEveryPageIsWellFormed(t *testing.T) {
+	b := open(t, func(c *console.Console) { c.Tokens = tokens })
+	b.looping(t, "EMP-1") // letters 1 to 3 are gone, 4 is there
+	b.dead(t, queue.Message{}, failure("EMP-2"))
+	must[queue.Replay](t)(b.Desk.Replays.Begin(t.Context(), queue.Replay{Name: "r", By: "ops", Letters: []uint64{5}}))
+	b.limited(t, "client-1", 300)
+	b.limited(t, "client-2", 300)
+	for _, target := range all {
+		target = strings.NewReplacer("/dead/1", "/dead/4", "letter=1", "letter=4").Replace(target)
+		w := b.ask(t, http.MethodGet, target, nil, bearer("see-secret"))
+		if (w.Code == http.StatusOK) == notThere[target] {
+			t.Errorf("%s: %d\n%s", target, w.Code, w.Body)
+		}
+		wellFormed(t, target, w.Body.String())
+		w = b.ask(t, http.MethodGet, target, nil, bearer("do-secret"))
+		wellFormed(t, target, w.Body.String())
+	}
+	for _, target := range []string{"/dead/4/reveal", "/dead/4/edit-form", "/dead/dry-run", "/dead/drop", "/limit/set"} {
+		wellFormed(t, target, b.ask(t, http.MethodPost, target, nil, bearer("do-secret")).Body.String())
+	}
+	wellFormed(t, "/sign-in", b.ask(t, http.MethodGet, "/sign-in", nil).Body.String())
 }
 
-func TestThePagesShowWhatABrokerHolds(t *testing.T) {
-	b := queuetest.Run(t)
-	q, err := b.Queue(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range 52 { // the last one stays in the queue
-		id := fmt.Sprintf("EMP %d", i)
-		if _, err := b.Publish(t.Context(), queue.Message{EmployeeID: id, Data: fmt.Appendf(nil, `{"employee_id":%q,"email":"jane@example.com"}`, id)}); err != nil {
-			t.Fatal(err)
+func TestTheConsoleKnowsNeitherGenesysNorTheWorker(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "skillsync/cmd/skillsync/console").Output()
+	ok(t, err)
+	for dep := range strings.FieldsSeq(string(out)) {
+		if strings.HasPrefix(dep, "skillsync/genesys") || strings.HasPrefix(dep, "skillsync/worker") {
+			t.Errorf("it knows %s", dep)
 		}
 	}
-	for settled := 0; settled < 51; {
-		var held []*queue.Delivery
-		if _, err := q.Fetch(t.Context(), 51-settled, time.Second, func(d *queue.Delivery) { held = append(held, d) }); err != nil {
-			t.Fatal(err)
-		}
-		for _, d := range held {
-			f := queue.Failure{EmployeeID: fmt.Sprintf("EMP %d", d.Sequence-1), Reason: "unverified", Error: "<b>" + hostile, Attempts: 5, Expected: json.RawMessage(`[{"name":"A","proficiency":1}]`)}
-			if err := d.DeadLetter(t.Context(), f); err != nil {
-				t.Fatal(err)
-			}
-			settled++
-		}
+}
+
+func form(pairs ...string) url.Values {
+	v := url.Values{}
+	for i := 0; i < len(pairs); i += 2 {
+		v.Add(pairs[i], pairs[i+1])
 	}
-	s := live{b, b.DeadLetters()}
-	contains(t, page(t, s, "/"), `<a href="/dead?reason=unverified">unverified</a></th><td class="number">51<`, "<dt>Waiting</dt><dd>1</dd>", `Dead letter</th><td class="number">51<`)
-	contains(t, page(t, s, "/dead?reason=unverified"), "EMP 0", "EMP 49", `<a href="/dead?from=51&amp;reason=unverified" rel="next">`)
-	contains(t, page(t, s, "/dead?from=51"), "EMP 50", `<a href="/dead/51"`)
-	lacks(t, page(t, s, "/dead?employee=EMP+7"), "EMP 8", `rel="next"`)
-	body := page(t, s, "/dead/8")
-	contains(t, body, "EMP 7", "<bdi>A</bdi></th><td>1</td><td>–</td><td>missing</td>", "&lt;script&gt;", "skillsync dlq replay 8")
-	lacks(t, body, "jane@example.com", "<b>", "<script", "\u202e")
-	if w := ask(t, s, http.MethodGet, "/dead/52"); w.Code != http.StatusNotFound {
-		t.Error("a letter that is not there:", w.Code)
-	}
-	b.Close()
-	if w := ask(t, s, http.MethodGet, "/"); w.Code != http.StatusServiceUnavailable {
-		t.Error("without a broker:", w.Code)
-	}
+	return v
 }
