@@ -14,7 +14,8 @@ trap 'rm -rf "$dir"' EXIT
 mkdir "$dir/bin" "$dir/deb"
 
 # A shell, wget and the like, as one static program.
-(cd "$dir/deb" && apt-get download -qq busybox-static && dpkg-deb -x busybox-static_*.deb .)
+download=(apt-get -o APT::Sandbox::User=root -qq download busybox-static)
+(cd "$dir/deb" && { "${download[@]}" 2>/dev/null || { apt-get update -qq && "${download[@]}"; }; } && dpkg-deb -x busybox-static_*.deb .)
 cp "$dir/deb/bin/busybox" "$dir/bin/"
 
 CGO_ENABLED=0 GOBIN="$dir/bin" go install -ldflags "-s -w" "github.com/nats-io/nats-server/v2@v$nats_version"
