@@ -89,12 +89,12 @@ func protocol[P any](c cdp.Command[P, cdp.Empty], params P) action {
 	})
 }
 
-// eval is what a script on the page comes to.
+// eval is what a script on the page comes to, in the end if it is a promise.
 func eval[T any](b *browser, script string) T {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, 30*time.Second)
 	defer cancel()
-	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](script))
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](script, chromedp.EvalAwaitPromise))
 	if err != nil {
 		b.Fatalf("%v\nof %s", err, script)
 	}
@@ -176,6 +176,8 @@ func (b *browser) press(kind, words string) {
 		b.Fatalf("there is no %s %q on %s:\n%s", kind, words, before, tail(b.text(), 3000))
 	}
 	b.do(chromedp.WaitReady(chromedp.CSS(`html:not([data-left]) main`)))
+	// Without its styles it would not be the page that people see.
+	eval[bool](b, `new Promise(done => document.readyState == "complete" ? done(true) : addEventListener("load", () => done(true)))`)
 }
 
 // see waits until the page says all of this.
