@@ -184,7 +184,12 @@ func (c *Client) readBatch(ctx context.Context, b *batch) {
 
 // endTurn lets the next batch go, minTurn after began at the earliest.
 func (c *Client) endTurn(began time.Time) {
-	time.AfterFunc(time.Until(began.Add(minTurn)), func() { <-c.reads.out })
+	end := func() { <-c.reads.out }
+	if rest := time.Until(began.Add(minTurn)); rest > 0 {
+		time.AfterFunc(rest, end)
+	} else {
+		end()
+	}
 }
 
 // A listedUser is one user in the answer to a batch.
