@@ -109,6 +109,15 @@ func TestBadInputGetsAClearErrorAndTheRightExitCode(t *testing.T) {
 	}
 }
 
+func TestTheVersionIsToldHoweverOneAsks(t *testing.T) {
+	t.Parallel()
+	for _, ask := range []string{"version", "--version"} {
+		if out, errs, code := call(t, []string{"SKILLSYNC_VERSION=1"}, "", ask); code != 0 || out != version()+"\n" {
+			t.Errorf("%s: exit code %d, %q\n%s", ask, code, out, errs)
+		}
+	}
+}
+
 func TestApplyShowsEveryStepAndSucceedsOnlyWhenVerified(t *testing.T) {
 	t.Parallel()
 	for _, profile := range []string{sandbox.RoutingSkills, sandbox.CustomAttributes} {

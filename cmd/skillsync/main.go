@@ -41,6 +41,8 @@ type cli struct {
 	Version versionCmd `cmd:"" help:"Print the version."`
 	Papers  papers     `embed:""`
 
+	ShowVersion kong.VersionFlag `name:"version" hidden:"" env:"-" help:"Print the version."` // what one types first
+
 	Log logFlags `embed:"" prefix:"log-"`
 }
 
@@ -92,7 +94,7 @@ func run(args []string) int {
 		kong.Name("skillsync"),
 		kong.Description("Keeps the routing skills of Genesys Cloud users true to what HR systems say.\n\n"+
 			"Every flag can also be set by the environment variable shown beside it; secrets can come from a file (…_FILE)."),
-		kong.DefaultEnvars("SKILLSYNC"),
+		kong.DefaultEnvars("SKILLSYNC"), kong.Vars{"version": version()},
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, Tree: true}),
 	)

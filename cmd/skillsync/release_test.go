@@ -141,6 +141,11 @@ func TestAReleasesImageHasEverythingThatItsDockerfileCopies(t *testing.T) {
 			t.Errorf("%s takes no %s", d.Dockerfile, arg)
 		}
 	}
+	for _, label := range []string{"VERSION", "REVISION"} {
+		if d.BuildArgs[label] == "" {
+			t.Errorf("the image does not tell its %s", strings.ToLower(label))
+		}
+	}
 	for _, path := range d.ExtraFiles {
 		mustExist(t, path)
 	}
