@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"skillsync/cmd/skillsync/desk"
@@ -25,9 +26,12 @@ var script []byte
 //go:embed pages
 var pageFiles embed.FS
 
-var pages = template.Must(template.New("").Funcs(template.FuncMap{
-	"ago": desk.Ago, "many": many, "letter": letterAddress, "words": words, "minute": minute, "verdict": verdict, "iso": iso, "about": about,
-}).ParseFS(pageFiles, "pages/*.html"))
+// pages is made when first needed: every worker has this package in it, and shows no page.
+var pages = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("").Funcs(template.FuncMap{
+		"ago": desk.Ago, "many": many, "letter": letterAddress, "words": words, "minute": minute, "verdict": verdict, "iso": iso, "about": about,
+	}).ParseFS(pageFiles, "pages/*.html"))
+})
 
 // A page is what every template gets.
 type page struct {
@@ -83,7 +87,7 @@ func (c *Console) render(v visit, code int, name string, p page) {
 // markup is a template filled in. What is not printable in it came with somebody's data.
 func markup(name string, p page) []byte {
 	var b bytes.Buffer
-	if err := pages.ExecuteTemplate(&b, name, p); err != nil {
+	if err := pages().ExecuteTemplate(&b, name, p); err != nil {
 		panic(err) // a template that does not fit its data
 	}
 	return bytes.Map(visible, b.Bytes())
