@@ -16,30 +16,36 @@ func TestMemoryGrowsNeitherWithTheFileNorWithTheBacklog(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector has memory of its own; .ci/run runs this test without it")
 	}
-	const few = 1_000
+	const few, most = 1_000, 1.3
 	many := 10_000
 	if longTests() {
 		many = 100_000
 	}
-	published, worked := map[int]float64{}, map[int]float64{}
-	for _, n := range []int{few, many} {
+	peaks := func(n int) (published, worked float64) {
 		url := child(t, "broker", nil)
 		g := newGround(t, url, child(t, "sandbox", orgOf{Users: n, Right: n, Instant: true}))
-		took, peak := publishFile(t, url, csvFile(t, n))
-		published[n] = peak
-		t.Logf("publish: %d rows in %s, %.0f rows/s, peak %.1f MiB", n, took.Round(time.Millisecond), float64(n)/took.Seconds(), peak)
+		took, published := publishFile(t, url, csvFile(t, n))
+		t.Logf("publish: %d rows in %s, %.0f rows/s, peak %.1f MiB", n, took.Round(time.Millisecond), float64(n)/took.Seconds(), published)
 		g.purge()
 		g.store(1, n, mix{each: 1})
 		start := time.Now()
 		w := g.worker(0, mix{})
 		g.emptied()
-		worked[n] = fleetUsage(t, []*os.Process{w}).peakMiB
-		t.Logf("worker: %d records in %s, %.0f records/s, peak %.1f MiB", n, time.Since(start).Round(time.Millisecond), float64(n)/time.Since(start).Seconds(), worked[n])
+		worked = fleetUsage(t, []*os.Process{w}).peakMiB
+		t.Logf("worker: %d records in %s, %.0f records/s, peak %.1f MiB", n, time.Since(start).Round(time.Millisecond), float64(n)/time.Since(start).Seconds(), worked)
+		return published, worked
 	}
-	for what, peak := range map[string]map[int]float64{"publish": published, "worker": worked} {
-		if ratio := peak[many] / peak[few]; ratio > 1.3 {
-			t.Errorf("%s: %.1f MiB for %d, %.1f MiB for %d: %.2f times as much", what, peak[few], few, peak[many], many, ratio)
-		}
+	grown := func() (publish, worker float64) {
+		p1, w1 := peaks(few)
+		p2, w2 := peaks(many)
+		return p2 / p1, w2 / w1
+	}
+	publish, worker := grown()
+	if max(publish, worker) > most { // garbage piles up while a machine stands still; what is kept is there again
+		publish, worker = grown()
+	}
+	if max(publish, worker) > most {
+		t.Errorf("%d instead of %d: publish takes %.2f times the memory, worker %.2f times; want %.1f at most", many, few, publish, worker, most)
 	}
 }
 
