@@ -42,7 +42,7 @@ func (f Filter) Check() error {
 
 func legalStatus(s string) bool {
 	return s == "" || s == "none" ||
-		len(s) == 3 && '1' <= s[0] && s[0] <= '9' && (s[1:] == "xx" || digit(s[1]) && digit(s[2]))
+		len(s) == 3 && '1' <= s[0] && s[0] <= '5' && (s[1:] == "xx" || digit(s[1]) && digit(s[2]))
 }
 
 func digit(c byte) bool { return '0' <= c && c <= '9' }

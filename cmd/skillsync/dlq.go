@@ -49,7 +49,7 @@ func (f brokerFlags) desk(p *program, rules deskRules) (d *desk.Desk, stop func(
 type filterFlags struct {
 	Reason    string `group:"Which" env:"-" help:"Only those of this reason."`
 	Employee  string `group:"Which" env:"-" help:"Only those of this employee id."`
-	Class     string `group:"Which" env:"-" help:"Only those of this class: permanent, exhausted or poison."`
+	Class     string `group:"Which" env:"-" enum:",permanent,exhausted,poison" default:"" help:"Only those of this class: permanent, exhausted or poison."`
 	Status    string `group:"Which" env:"-" help:"Only those with this HTTP status: 404, 4xx, or none where there was no answer."`
 	OlderThan string `group:"Which" env:"-" placeholder:"AGE" help:"Only those that became dead letters before that: 90m, 12h, 3d, or a time such as 2026-11-23T09:30:00Z."`
 	NewerThan string `group:"Which" env:"-" placeholder:"AGE" help:"Only those that became dead letters since then."`
@@ -407,15 +407,17 @@ func editedText(fields []string) string {
 type selection struct {
 	filterFlags
 	Sequences []uint64 `arg:"" optional:"" name:"seq" help:"Sequences, as listed by \"dlq ls\"."`
-	All       bool     `group:"Which" env:"-" help:"All that the filter matches; without a filter, all there are."`
+	All       bool     `group:"Which" env:"-" help:"All there are."`
 }
 
-func (s selection) check() error {
+// check lets nobody mean everything by saying nothing, unless the command says enough by itself.
+// --all beside a filter is all that it matches.
+func (s selection) check(enough bool) error {
 	switch {
 	case len(s.Sequences) > 0 && (s.All || !s.empty()):
-		return misuse("name sequences, or a filter with --all, not both")
-	case len(s.Sequences) == 0 && !s.All:
-		return misuse("name the sequences that \"dlq ls\" shows, or add --all")
+		return misuse("name sequences or a filter, not both")
+	case len(s.Sequences) == 0 && s.empty() && !s.All && !enough:
+		return misuse("name the sequences that \"dlq ls\" shows, or a filter such as --reason, or add --all")
 	}
 	return nil
 }

@@ -5,11 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"skillsync/cmd/skillsync/desk"
 	"skillsync/genesys"
 	"skillsync/queue"
 	"skillsync/worker/mapping"
@@ -192,23 +192,11 @@ func (e *examination) sum() error {
 	for _, c := range e.checks {
 		n[c.Status]++
 	}
-	fmt.Fprintf(e.say, "\n%d ok, %s, %d failed, %d skipped\n", n[checkOK], howMany(n[checkWarning], "warning"), n[checkFailed], n[checkSkipped])
+	fmt.Fprintf(e.say, "\n%d ok, %s, %d failed, %d skipped\n", n[checkOK], desk.HowMany(n[checkWarning], "warning"), n[checkFailed], n[checkSkipped])
 	if n[checkFailed] > 0 {
 		return &exitError{code: exitFailed}
 	}
 	return nil
-}
-
-// howMany is a number of things.
-func howMany(n int, of string) string {
-	switch {
-	case n == 1:
-	case strings.HasSuffix(of, "s"):
-		of += "es"
-	default:
-		of += "s"
-	}
-	return fmt.Sprintf("%d %s", n, of)
 }
 
 func found(format string, args ...any) check {

@@ -406,6 +406,8 @@ func TestTheDoctorTellsWhatIsWrongWithTheOrg(t *testing.T) {
 			p.want(t, "may read users", checkFailed, "429", "skillsync limit")
 			p.want(t, "may find users", checkFailed, "paused until", "skillsync limit")
 			examined(t, append(orgEnv(orgURL), "NATS_URL="+ownURL)).want(t, "fleet's limit", checkWarning, "paused until", "limit resume")
+			unknown := examined(t, append(orgEnv(orgURL), "NATS_URL="+ownURL, "GENESYS_CLIENT_ID="))
+			unknown.want(t, "fleet's limit", checkSkipped, "no OAuth client") // rather than that nobody draws from it
 		},
 		"the limit is too high": func(t *testing.T) {
 			_, ownURL := doctorBroker(t) // the first who pays tells the fleet its limit

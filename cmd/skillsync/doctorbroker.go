@@ -44,7 +44,7 @@ func (e *examination) connection(context.Context) check {
 	s := b.Server()
 	alone := "one server"
 	if s.Cluster != "" {
-		alone = fmt.Sprintf("cluster %s, %s known", s.Cluster, howMany(s.Known, "address"))
+		alone = fmt.Sprintf("cluster %s, %s known", s.Cluster, desk.HowMany(s.Known, "address"))
 	}
 	return found("%s, NATS %s, %s", s.URL, s.Version, alone)
 }
@@ -95,7 +95,7 @@ func (e *examination) syncToDisk(ctx context.Context) check {
 			return failed(syncAlways, "every %s, at %s", interval, u.Redacted())
 		}
 	}
-	return found("always, on %s", howMany(len(e.MonitorURL), "server"))
+	return found("always, on %s", desk.HowMany(len(e.MonitorURL), "server"))
 }
 
 // syncIntervalOf is how often a server syncs to disk; 0 for at every write.
@@ -260,8 +260,11 @@ func (e *examination) fleetsLimit(ctx context.Context) check {
 	if err != nil {
 		return skipped("", "the fleet's budget cannot be read: %s", oneLine(err))
 	}
+	if e.ClientID == "" && len(budgets) > 0 {
+		return skipped("", "no OAuth client")
+	}
 	for _, b := range budgets {
-		if e.ClientID != "" && queue.Key(e.ClientID) == b.Client {
+		if queue.Key(e.ClientID) == b.Client {
 			return judgeBudget(b, e.Limit)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"skillsync/cmd/skillsync/desk"
 	"skillsync/genesys"
 	"skillsync/queue"
 	"skillsync/queue/ratelimit"
@@ -39,7 +40,7 @@ func (e *examination) readMapping(context.Context) check {
 	if e.Mapping != "" {
 		name = e.Mapping
 	}
-	return found("%s, version %s, with %s", name, m.Version(), howMany(len(m.Owned()), "skill"))
+	return found("%s, version %s, with %s", name, m.Version(), desk.HowMany(len(m.Owned()), "skill"))
 }
 
 // mappingTests does not show what differs: values in a test may be somebody's.
@@ -132,7 +133,7 @@ func reach(ctx context.Context, base string) check {
 	if u.Scheme != "https" {
 		kind = "connection"
 	}
-	return found("%s, %s, %s in %d ms", u.Hostname(), howMany(len(addresses), "address"), kind, took.Milliseconds())
+	return found("%s, %s, %s in %d ms", u.Hostname(), desk.HowMany(len(addresses), "address"), kind, took.Milliseconds())
 }
 
 func shake(ctx context.Context, u *url.URL) (time.Duration, error) {
@@ -272,7 +273,7 @@ func (e *examination) skillsExist(ctx context.Context) check {
 	if unknown := genesys.UnknownSkills(wanted, known); unknown != nil {
 		return failed("create it in the org, or mend the mapping", "%s", strings.TrimPrefix(oneLine(unknown), "genesys: "))
 	}
-	return found("%s of the mapping, and the org has all of them", howMany(len(wanted), "skill"))
+	return found("%s of the mapping, and the org has all of them", desk.HowMany(len(wanted), "skill"))
 }
 
 // permissions are what the platform's words name, such as routing:skill:view.

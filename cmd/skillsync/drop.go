@@ -18,7 +18,7 @@ func (dlqDropCmd) Help() string {
 }
 
 func (c dlqDropCmd) Run(p *program) error {
-	if err := c.check(); err != nil {
+	if err := c.check(false); err != nil {
 		return err
 	}
 	d, stop, err := c.desk(p, deskRules{})

@@ -23,7 +23,7 @@ func (dlqExportCmd) Help() string {
 }
 
 func (c dlqExportCmd) Run(p *program) (err error) {
-	if err := c.check(); err != nil {
+	if err := c.check(false); err != nil {
 		return err
 	}
 	d, stop, err := c.desk(p, deskRules{})

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 
+	"skillsync/cmd/skillsync/desk"
 	"skillsync/cmd/skillsync/tracing"
 	"skillsync/queue"
 	"skillsync/worker/employee"
@@ -94,20 +95,13 @@ func (c publishCmd) Run(p *program) error {
 
 func (r *publication) summary(dryRun bool) string {
 	if dryRun {
-		return fmt.Sprintf("%s: %d would be published, %d rejected", rowsOf(r.Rows), r.Rows-r.Rejected, r.Rejected)
+		return fmt.Sprintf("%s: %d would be published, %d rejected", desk.HowMany(r.Rows, "row"), r.Rows-r.Rejected, r.Rejected)
 	}
-	text := fmt.Sprintf("%s: %d published, %d rejected", rowsOf(r.Rows), r.Published, r.Rejected)
+	text := fmt.Sprintf("%s: %d published, %d rejected", desk.HowMany(r.Rows, "row"), r.Published, r.Rejected)
 	if r.Duplicates > 0 {
 		text += fmt.Sprintf(", %d already published within 24 hours (name another --batch to publish them again)", r.Duplicates)
 	}
 	return text
-}
-
-func rowsOf(n int) string {
-	if n == 1 {
-		return "1 row"
-	}
-	return fmt.Sprintf("%d rows", n)
 }
 
 // A publishing publishes the rows of files, in order. It keeps no more of them than the

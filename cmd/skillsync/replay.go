@@ -35,7 +35,7 @@ func (dlqReplayCmd) Help() string {
 }
 
 func (c dlqReplayCmd) Run(p *program) error {
-	if err := c.check(); err != nil {
+	if err := c.check(c.MappingChanged || c.DryRun); err != nil {
 		return err
 	}
 	pace, err := parsePace(c.Rate)
@@ -56,7 +56,11 @@ func (c dlqReplayCmd) Run(p *program) error {
 		return err
 	}
 	if count == 0 {
-		fmt.Fprintln(p.out, "no dead letters")
+		say := p.out
+		if c.JSON {
+			say = p.err
+		}
+		fmt.Fprintln(say, "no dead letters")
 		return nil
 	}
 	if c.DryRun {

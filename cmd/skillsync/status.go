@@ -82,7 +82,7 @@ func writeOverview(out io.Writer, r desk.Overview) error {
 	if r.Paused {
 		fmt.Fprintf(w, "paused\tthe consumer %q is paused on the broker\n", queue.Consumer)
 	}
-	fmt.Fprintf(w, "idle\t%d workers wait for records\n", r.Pulls)
+	fmt.Fprintf(w, "idle\t%s waiting for records\n", desk.HowMany(r.Pulls, "worker"))
 	fmt.Fprintf(w, "settled\t%d verified, %d unchanged, %d superseded (results kept)\n",
 		r.Results[queue.OutcomeVerified], r.Results[queue.OutcomeUnchanged], r.Results[queue.OutcomeSuperseded])
 	var dead []string

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"strconv"
@@ -349,7 +350,7 @@ func (d *Desk) Estimate(ctx context.Context, letters uint64, pace float64) (Esti
 
 // String says it in a line.
 func (e Estimate) String() string {
-	text := fmt.Sprintf("%d records, up to %.0f requests", e.Letters, e.Requests)
+	text := HowMany(e.Letters, "record") + ", up to " + HowMany(uint64(math.Round(e.Requests)), "request")
 	if e.PerMinute == 0 {
 		return text + ", as fast as the workers go"
 	}

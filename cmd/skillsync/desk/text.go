@@ -54,6 +54,18 @@ func printable(r rune) rune {
 	return '·'
 }
 
+// HowMany is a number of things.
+func HowMany[N int | uint64](n N, of string) string {
+	switch {
+	case n == 1:
+	case strings.HasSuffix(of, "s"):
+		of += "es"
+	default:
+		of += "s"
+	}
+	return fmt.Sprintf("%d %s", n, of)
+}
+
 // Ago is a moment for a person.
 func Ago(t time.Time) string {
 	switch d := time.Since(t); {
