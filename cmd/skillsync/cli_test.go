@@ -189,7 +189,7 @@ func TestTheStandaloneWorkerBringsABrokerThatOtherCommandsFind(t *testing.T) {
 	}
 
 	out, _, code = call(t, env, "", "dlq", "ls")
-	if code != 0 || !strings.Contains(out, "1 dead letters: user_not_found 1") || !strings.Contains(out, "TMP-1") {
+	if code != 0 || !strings.Contains(out, "1 dead letter: user_not_found 1") || !strings.Contains(out, "TMP-1") {
 		t.Errorf("dlq ls: exit code %d\n%s", code, out)
 	}
 	out, _, code = call(t, env, "", "dlq", "show", "1")

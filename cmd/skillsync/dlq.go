@@ -247,7 +247,7 @@ func (c dlqLsCmd) groups(p *program, b *queue.Broker) error {
 		texts[i] = fmt.Sprintf("%s %d", desk.Printable(g.Reason), g.Count)
 		all += g.Count
 	}
-	fmt.Fprintf(p.out, "%d dead letters: %s\n\n", all, strings.Join(texts, ", "))
+	fmt.Fprintf(p.out, "%s: %s\n\n", desk.HowMany(all, "dead letter"), strings.Join(texts, ", "))
 	return nil
 }
 
@@ -448,7 +448,7 @@ func confirm(p *program, verb string, count uint64, of queue.Filter) error {
 	if of != (queue.Filter{}) {
 		about = " (" + desk.Printable(of.String()) + ")"
 	}
-	fmt.Fprintf(p.err, "%s %d dead letters%s? Type %d to go on: ", verb, count, about, count)
+	fmt.Fprintf(p.err, "%s %s%s? Type %d to go on: ", verb, desk.HowMany(count, "dead letter"), about, count)
 	answer, _ := bufio.NewReader(p.in).ReadString('\n') // at the end of the input nobody agrees
 	if strings.TrimSpace(answer) != strconv.FormatUint(count, 10) {
 		return &exitError{exitFailed, errors.New("nothing was done")}

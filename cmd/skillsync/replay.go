@@ -55,18 +55,28 @@ func (c dlqReplayCmd) Run(p *program) error {
 	if err != nil {
 		return err
 	}
+	say := p.out
+	if c.JSON {
+		say = p.err
+	}
 	if count == 0 {
-		say := p.out
-		if c.JSON {
-			say = p.err
-		}
 		fmt.Fprintln(say, "no dead letters")
 		return nil
 	}
 	if c.DryRun {
 		return c.dryRun(p, d, s, count)
 	}
-	if err := c.agree(p, d, s, count, pace); err != nil {
+	sent := count // at most
+	if c.MappingChanged && !c.Yes {
+		if sent, err = c.altered(p, d, s, count); err != nil {
+			return err
+		}
+		if sent == 0 {
+			fmt.Fprintf(say, "of %s none would end otherwise under mapping %s\n", desk.HowMany(count, "dead letter"), d.Rules.Version())
+			return nil
+		}
+	}
+	if err := c.agree(p, d, s, sent, pace); err != nil {
 		return err
 	}
 	rep := queue.Replay{
@@ -82,6 +92,27 @@ func (c dlqReplayCmd) Run(p *program) error {
 		return err
 	}
 	return running{p, d, c.JSON, c.Wait}.run(rep)
+}
+
+// passedOver tells whether the replay leaves a letter as it is.
+func (c dlqReplayCmd) passedOver(d *desk.Desk, s desk.Selection, letter *queue.DeadLetter) bool {
+	return letter.Looping() && !c.Force && len(s.Letters) != 1 || c.MappingChanged && !d.Rules.Alters(letter)
+}
+
+// altered counts the letters that will be sent, of count that are selected.
+func (c dlqReplayCmd) altered(p *program, d *desk.Desk, s desk.Selection, count uint64) (sent uint64, err error) {
+	m := newMeter(p.err, "mapping", "letters", int(count))
+	defer m.done()
+	looked := 0
+	err = d.Select(p.ctx, s, func(letter queue.DeadLetter) error {
+		if !c.passedOver(d, s, &letter) {
+			sent++
+		}
+		looked++
+		m.set(looked, "")
+		return nil
+	})
+	return sent, err
 }
 
 // agree says what a replay takes, and asks if it is of a filter.
@@ -260,8 +291,7 @@ func (c dlqReplayCmd) dryRun(p *program, d *desk.Desk, s desk.Selection, count u
 	}
 	passed := 0
 	err = d.Select(p.ctx, s, func(letter queue.DeadLetter) error {
-		looping := letter.Looping() && !c.Force && len(s.Letters) != 1
-		if looping || c.MappingChanged && !d.Rules.Alters(&letter) {
+		if c.passedOver(d, s, &letter) {
 			passed++
 			return nil
 		}
