@@ -72,7 +72,7 @@ func (c dlqReplayCmd) Run(p *program) error {
 			return err
 		}
 		if sent == 0 {
-			fmt.Fprintf(say, "of %s none would end otherwise under mapping %s\n", desk.HowMany(count, "dead letter"), d.Rules.Version())
+			fmt.Fprintf(say, "nothing to replay: of %s mapping %s alters none that did not come back too often (--force)\n", desk.HowMany(count, "dead letter"), d.Rules.Version())
 			return nil
 		}
 	}
